@@ -1,0 +1,226 @@
+//! Bodies of the HTTP API under `/v1`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Person};
+use crate::{PromptId, PullRequestId, SessionId};
+
+/// Longest prompt, in bytes.
+pub const MAX_PROMPT: usize = 256 * 1024;
+
+/// `POST /v1/sessions`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSession {
+    /// Repository on the forge, such as `demo`.
+    pub repository: String,
+    /// Branch to start from; the repository's default branch when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Who asks: author of the commits and of the pull request.
+    pub author: Person,
+    /// Model, such as `scripted/demo`; the host's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// `POST /v1/sessions/{session}/prompts`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitPrompt {
+    /// What to do, 1 byte to [`MAX_PROMPT`] bytes.
+    pub text: String,
+    /// Who asks; the session's author when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<Person>,
+}
+
+/// `202` to a prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptAccepted {
+    /// Which.
+    pub prompt: PromptId,
+    /// Sequence number of its event; it is durable.
+    pub seq: u64,
+}
+
+/// A session as lists and `GET /v1/sessions/{session}` show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// Which.
+    pub id: SessionId,
+    /// Repository on the forge.
+    pub repository: String,
+    /// Branch that the work starts from.
+    pub base_branch: String,
+    /// Branch that the work goes to.
+    pub branch: String,
+    /// Who asked for it.
+    pub author: Person,
+    /// What it is doing.
+    pub status: SessionStatus,
+    /// Model.
+    pub model: String,
+    /// First line of its first prompt, empty before.
+    pub title: String,
+    /// Sequence number of its last event.
+    pub head_seq: u64,
+    /// Its pull request, once open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<PullRequestId>,
+    /// Milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+    /// Milliseconds since the Unix epoch.
+    pub updated_at_ms: u64,
+}
+
+/// What a session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionStatus {
+    /// Waiting for a prompt.
+    Idle,
+    /// A turn is under way.
+    Working,
+    /// The last turn failed; a prompt goes on.
+    Failed,
+}
+
+/// `GET /v1/sessions`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionList {
+    /// Newest first.
+    pub sessions: Vec<SessionView>,
+}
+
+/// A pull request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRequestView {
+    /// Which.
+    pub id: PullRequestId,
+    /// Number in its repository, from 1.
+    pub number: u64,
+    /// Repository.
+    pub repository: String,
+    /// Title.
+    pub title: String,
+    /// Description.
+    pub body: String,
+    /// Branch that it wants to be merged into.
+    pub base: String,
+    /// Branch that it wants merged.
+    pub head: String,
+    /// Commit of `head` when it was opened or last pushed.
+    pub head_commit: String,
+    /// Person it is opened as.
+    pub author: Person,
+    /// Session that made it.
+    pub session: SessionId,
+    /// State.
+    pub state: PullRequestState,
+    /// Where it can be read.
+    pub url: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+}
+
+/// State of a pull request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullRequestState {
+    /// Waiting for review.
+    Open,
+    /// Merged.
+    Merged,
+    /// Closed without a merge.
+    Closed,
+}
+
+/// `GET /v1/pull-requests`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRequestList {
+    /// Newest first.
+    pub pull_requests: Vec<PullRequestView>,
+}
+
+/// `GET /v1/sessions/{session}/diff`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diff {
+    /// Unified diff of the workspace (or of the pushed branch where there is no workspace) against the base
+    /// commit.
+    pub diff: String,
+    /// Where it was read.
+    pub source: DiffSource,
+    /// Whether the diff was cut at the limit.
+    pub truncated: bool,
+}
+
+/// Where a diff was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiffSource {
+    /// The living workspace, with changes that are not committed.
+    Workspace,
+    /// The pushed branch.
+    Branch,
+}
+
+/// `PUT /v1/repositories/{repository}`: makes an empty repository on the built-in forge, or finds it. It is filled by
+/// a git push to `clone_url` with the API token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryView {
+    /// Its name: 1 to 100 characters of `[a-z0-9._-]`, beginning with a letter or digit.
+    pub name: String,
+    /// Branch that a session starts from by default.
+    pub default_branch: String,
+    /// Smart-HTTP address on this host.
+    pub clone_url: String,
+}
+
+/// `GET /v1/repositories`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryList {
+    /// By name.
+    pub repositories: Vec<RepositoryView>,
+}
+
+/// `GET /v1/pull-requests/{pull_request}`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRequestDetail {
+    /// The pull request; its fields stand beside `diff`.
+    #[serde(flatten)]
+    pub pull_request: PullRequestView,
+    /// Its branch against its base.
+    pub diff: Diff,
+}
+
+/// `GET /v1/sessions/{session}/events` as plain JSON: one page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventPage {
+    /// The next events in order; empty at the end of the log.
+    pub events: Vec<Event>,
+    /// Sequence number of the session's last event when the page was read.
+    pub head_seq: u64,
+}
+
+/// Data of the `caught_up` marker in a stream of events: everything durable when the stream began was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaughtUp {
+    /// Sequence number of the last event that was sent.
+    pub seq: u64,
+}
+
+/// `GET /v1/health`: the host answers and knows its parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Always `ok`; a host that cannot work answers with an error instead.
+    pub status: String,
+    /// Version of the host.
+    pub version: String,
+    /// Default model.
+    pub model: String,
+    /// Name of the environment's image.
+    pub image: String,
+    /// Loaded plugins, by id.
+    pub plugins: Vec<String>,
+}

@@ -1,0 +1,331 @@
+//! What happened in a session: the log that everyone sees.
+//!
+//! The log is append-only. A reader that knows an older version skips kinds it does not know
+//! ([`EventBody::Unknown`]); a new field must have a default.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CallId, DecisionId, PromptId, PullRequestId, SessionId, TurnId};
+
+/// Version of the event shapes; stored with every session.
+pub const EVENT_VERSION: u16 = 1;
+
+/// One line of a session's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the session, from 1 without gaps.
+    pub seq: u64,
+    /// Milliseconds since the Unix epoch, by the host's clock.
+    pub at_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: EventBody,
+}
+
+/// A person, as git and pull requests name them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Person {
+    /// Full name, 1 to 200 characters.
+    pub name: String,
+    /// E-mail address.
+    pub email: String,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum EventBody {
+    /// The session exists.
+    SessionCreated {
+        /// Which.
+        session: SessionId,
+        /// Repository on the forge.
+        repository: String,
+        /// Branch that the work starts from.
+        base_branch: String,
+        /// Commit that the work starts from, 40 hexadecimal digits.
+        base_commit: String,
+        /// Branch that the work goes to.
+        branch: String,
+        /// Who asked for it.
+        author: Person,
+        /// Model that works on it.
+        model: String,
+        /// Version of the event shapes.
+        version: u16,
+    },
+    /// A person asked the turn under way to stop.
+    StopRequested,
+    /// A prompt was accepted.
+    PromptSubmitted {
+        /// Which.
+        prompt: PromptId,
+        /// What was asked.
+        text: String,
+        /// Who asked.
+        author: Person,
+    },
+    /// A sandbox is being made.
+    WorkspaceRequested,
+    /// The sandbox runs and holds the repository.
+    WorkspaceReady {
+        /// Time from request to ready, in milliseconds.
+        took_ms: u64,
+        /// Whether the files of an earlier sandbox of this session were found again.
+        restored: bool,
+    },
+    /// There is no sandbox: it could not be made, or it ended.
+    WorkspaceLost {
+        /// Why.
+        reason: String,
+    },
+    /// Work on a prompt began.
+    TurnStarted {
+        /// Which.
+        turn: TurnId,
+        /// For which prompt.
+        prompt: PromptId,
+    },
+    /// A hook added something to the context.
+    ContextAdded {
+        /// Where it is from: a file of the repository or a plugin.
+        source: String,
+        /// What.
+        text: String,
+    },
+    /// The model was asked.
+    ModelRequested {
+        /// In which turn.
+        turn: TurnId,
+        /// Number of the request in the turn, from 1.
+        step: u32,
+        /// Name of the model.
+        model: String,
+    },
+    /// The model said something and may have asked for tools.
+    ModelResponded {
+        /// In which turn.
+        turn: TurnId,
+        /// To which request.
+        step: u32,
+        /// What it said.
+        text: String,
+        /// What it wants done, in order.
+        calls: Vec<ToolCall>,
+        /// Time to the first token, in milliseconds.
+        first_token_ms: u64,
+    },
+    /// The hooks decided about an effect.
+    Decided {
+        /// Name of the decision; the effect carries the same one.
+        decision: DecisionId,
+        /// The hook, such as `tool.execute.before`.
+        hook: String,
+        /// About which call, for tool hooks.
+        call: Option<CallId>,
+        /// What was decided.
+        verdict: Verdict,
+        /// Why, with the plugin that said it.
+        reasons: Vec<Reason>,
+        /// SHA-256 of the value that was decided about, canonical, after every rewrite.
+        digest: String,
+    },
+    /// A tool began to run.
+    ToolStarted {
+        /// Which call.
+        call: CallId,
+        /// Its name.
+        tool: String,
+        /// What it really runs with, after the hooks.
+        arguments: serde_json::Value,
+        /// The decision that allowed it.
+        decision: DecisionId,
+    },
+    /// A tool ended, or was never run.
+    ToolFinished {
+        /// Which call.
+        call: CallId,
+        /// How.
+        outcome: ToolOutcome,
+        /// What the model is told: all of it, or head and tail.
+        output: String,
+        /// The whole output where `output` is not all of it.
+        blob: Option<Blob>,
+        /// Exit status, for commands.
+        exit_status: Option<i32>,
+        /// Wall time, in milliseconds.
+        took_ms: u64,
+    },
+    /// Work on a prompt ended.
+    TurnFinished {
+        /// Which.
+        turn: TurnId,
+        /// How.
+        outcome: TurnOutcome,
+    },
+    /// The branch was pushed.
+    BranchPushed {
+        /// Its name.
+        branch: String,
+        /// Commit, 40 hexadecimal digits.
+        commit: String,
+    },
+    /// A pull request is open.
+    PullRequestOpened {
+        /// Which.
+        pull_request: PullRequestId,
+        /// Its number in the repository.
+        number: u64,
+        /// Its title.
+        title: String,
+        /// Where it can be read.
+        url: String,
+        /// The decision that allowed it.
+        decision: DecisionId,
+    },
+    /// A pull request that was open already has new commits.
+    PullRequestUpdated {
+        /// Which.
+        pull_request: PullRequestId,
+        /// Its number in the repository.
+        number: u64,
+        /// Commit that it now ends with, 40 hexadecimal digits.
+        commit: String,
+        /// Where it can be read.
+        url: String,
+        /// The decision that allowed it.
+        decision: DecisionId,
+    },
+    /// There is nothing to publish, or publishing failed; the work is still in the workspace.
+    PublishSkipped {
+        /// Why.
+        reason: String,
+        /// What kind of failure kept it from being published; absent where there was nothing to publish.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<crate::ErrorCode>,
+    },
+    /// Something that people should know and that has no kind of its own.
+    Notice {
+        /// What.
+        text: String,
+    },
+    /// A kind that this reader does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A tool call as the model asked for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// Its identifier, given by the host.
+    pub call: CallId,
+    /// Name of the tool.
+    pub tool: String,
+    /// Arguments as the model gave them.
+    pub arguments: serde_json::Value,
+}
+
+/// What the hooks decided, strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nobody objected.
+    Pass,
+    /// It goes on with other arguments.
+    Rewrite,
+    /// A person must decide.
+    Ask,
+    /// Later.
+    Defer,
+    /// It must not happen.
+    Deny,
+    /// The whole turn must end.
+    Halt,
+}
+
+/// Why a plugin said what it said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Which plugin.
+    pub plugin: String,
+    /// In its words.
+    pub text: String,
+}
+
+/// How a tool call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolOutcome {
+    /// It ran; a command may still have a non-zero exit status.
+    Done,
+    /// It could not be run, or its arguments were wrong.
+    Failed,
+    /// A hook denied it; it never ran.
+    Denied,
+    /// A person stopped it.
+    Stopped,
+    /// It ran out of time.
+    TimedOut,
+    /// It wrote too much and was ended.
+    OutputLimit,
+    /// The host or the sandbox went away meanwhile; whether it took effect is not known.
+    Unknown,
+}
+
+/// How a turn ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum TurnOutcome {
+    /// The agent said that it is done.
+    Done,
+    /// A person stopped it.
+    Stopped,
+    /// A plugin halted it.
+    Halted {
+        /// Why.
+        reason: String,
+    },
+    /// It failed.
+    Failed {
+        /// Kind of failure.
+        code: crate::ErrorCode,
+        /// What failed and why.
+        message: String,
+    },
+    /// The host went away in the middle; the next prompt goes on from here.
+    Interrupted,
+}
+
+/// A large text kept apart from the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Whether even the blob is only the beginning (the output limit was reached).
+    pub truncated: bool,
+}
+
+/// A piece of text on its way. Volatile: a client that misses it loses nothing, the event that follows
+/// holds everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Delta {
+    /// The model is talking.
+    ModelText {
+        /// In which turn.
+        turn: TurnId,
+        /// To which request.
+        step: u32,
+        /// The next piece.
+        text: String,
+    },
+    /// A tool is writing.
+    ToolOutput {
+        /// Which call.
+        call: CallId,
+        /// The next piece, lossily decoded.
+        text: String,
+    },
+}

@@ -1,0 +1,164 @@
+//! Host ↔ launcher: the only way in which the unprivileged host gets a sandbox.
+//!
+//! Requests are typed and hold no path, uid or capability: a hijacked host is not root. The launcher
+//! builds the OCI specification itself, leases the uid range itself, and keeps duplicates of every
+//! sandbox's descriptors, so that a restarted host gets them again with [`Request::Reclaim`].
+//!
+//! ```text
+//! host                                  launcher
+//!  Hello{version} ─────────────────────►
+//!  ◄──────────── Welcome{sandboxes}
+//!  Create{sandbox,image,limits} ───────►  forks a worker; other requests go on meanwhile
+//!  ◄──────────── Descriptor{Control} + fd
+//!  ◄──────────── Descriptor{DoorTcp} + fd
+//!  ◄──────────── Descriptor{DoorDns} + fd
+//!  ◄──────────── Ready(Sandbox)          same request id on all four
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// A message from the host to the launcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToLauncher {
+    /// Epoch of the sending host; the launcher refuses one lower than the highest it has seen.
+    pub epoch: u64,
+    /// Request number, chosen by the host, never 0.
+    pub id: u64,
+    /// Time that the host will wait, in milliseconds; the launcher gives up and cleans up after it.
+    pub deadline_ms: u32,
+    /// What is asked.
+    pub body: Request,
+}
+
+/// What a host may ask of the launcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// First message on every connection. Answered by [`Reply::Welcome`].
+    Hello {
+        /// Must equal [`crate::VERSION`].
+        version: u16,
+    },
+    /// Makes and starts a sandbox, or starts one again whose files were kept. Answered by the three
+    /// [`Reply::Descriptor`] messages and [`Reply::Ready`].
+    Create {
+        /// Bare lowercase ULID, chosen by the host.
+        sandbox: String,
+        /// Digest of an image manifest in the store: `sha256:` and 64 hexadecimal digits.
+        image: String,
+        /// Limits of the whole sandbox.
+        limits: Limits,
+    },
+    /// The descriptors of a living sandbox once more. Answered like [`Request::Create`].
+    Reclaim {
+        /// Which.
+        sandbox: String,
+    },
+    /// Ends a sandbox: every process, its cgroup, its namespaces. Answered by [`Reply::Done`] when nothing of
+    /// it is left.
+    Destroy {
+        /// Which; one that does not live is no error.
+        sandbox: String,
+        /// What becomes of its files.
+        files: Files,
+    },
+    /// Ends every sandbox, keeps their files, then ends the launcher. Answered by [`Reply::Done`].
+    Shutdown,
+}
+
+/// What becomes of a sandbox's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Files {
+    /// Kept: a later [`Request::Create`] with the same id finds them again.
+    Keep,
+    /// Removed.
+    Remove,
+}
+
+/// Limits of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory, in bytes; swap is off.
+    pub memory: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// CPU time per wall time, in thousandths of a core.
+    pub cpu_millis: u32,
+}
+
+/// A message from the launcher to the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromLauncher {
+    /// Epoch of the request that this answers; for events, the highest seen.
+    pub epoch: u64,
+    /// Number of the request that this answers; 0 for an event.
+    pub id: u64,
+    /// The answer or event.
+    pub body: Message,
+}
+
+/// What a launcher sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// An answer to a request.
+    Reply(Result<Reply, Failure>),
+    /// Something happened.
+    Event(Event),
+}
+
+/// Answers to requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Request::Hello`].
+    Welcome {
+        /// Version of the launcher.
+        version: u16,
+        /// Its process number.
+        pid: i32,
+        /// Ids of the living sandboxes.
+        sandboxes: Vec<String>,
+    },
+    /// One descriptor of a sandbox, in this message.
+    Descriptor(DescriptorKind),
+    /// A sandbox lives and all of its descriptors were sent.
+    Ready(Sandbox),
+    /// Done, nothing to say.
+    Done,
+}
+
+/// What a descriptor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DescriptorKind {
+    /// Control socket of the guest, `SOCK_SEQPACKET`.
+    Control,
+    /// Listener inside the network namespace to which every TCP connection is redirected.
+    DoorTcp,
+    /// UDP socket inside the network namespace to which every DNS query is redirected.
+    DoorDns,
+}
+
+/// A living sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Its id.
+    pub sandbox: String,
+    /// Process number of its PID 1 on the host.
+    pub pid: i32,
+    /// First host uid and gid of its range of 65,536.
+    pub uid_base: u32,
+    /// Whether its files were there before (kept by an earlier [`Files::Keep`]).
+    pub restored: bool,
+}
+
+/// Things that happen without being asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A sandbox ended without being told to: its PID 1 exited or was killed.
+    Died {
+        /// Which.
+        sandbox: String,
+        /// Why, in words, with the exit status or signal.
+        why: String,
+    },
+}

@@ -1,0 +1,299 @@
+//! The host's client of a guest: runs programs, follows their output, reads and writes files of the workspace.
+//!
+//! [`Guest`] is a handle; a task of its own owns the control socket ([`link`]). Every wait has a deadline but
+//! [`Running::exit`], which ends with the link. The guest is not trusted: answers are checked against their
+//! requests, files are read within bounds and on the blocking pool, and output comes over sockets that this host made.
+//!
+//! It keeps no table of calls: the guest does, so that a restarted host finds them ([`Guest::attach`],
+//! [`Guest::status`]).
+
+mod error;
+mod file;
+mod link;
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ostler_wire::guest::{Call, Entry, Exec, MAX_FILE, Reply, Request};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+pub use error::{GuestError, LinkLost};
+pub use file::FileContent;
+use link::{Answer, Ask, Link, Lost, QUEUE};
+
+use super::registered::register;
+
+/// How long a guest may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// For the welcome.
+    pub hello: Duration,
+    /// For an answer that needs no disk: everything but the next.
+    pub answer: Duration,
+    /// For opening, reading, writing and listing. The guest itself gives up on a write or listing after 60 s.
+    pub file: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { hello: Duration::from_secs(5), answer: Duration::from_secs(15), file: Duration::from_secs(70) }
+    }
+}
+
+/// A handle of a connected guest. The link is let go when the last handle and the last [`Running`] are dropped; the guest
+/// and its calls go on.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    asks: mpsc::Sender<Ask>,
+    lost: Lost,
+    deadlines: Deadlines,
+}
+
+/// A directory's entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Sorted by name.
+    pub entries: Vec<Entry>,
+    /// Whether there are more.
+    pub truncated: bool,
+}
+
+/// A call that this host follows.
+#[derive(Debug)]
+pub struct Running {
+    /// Its identifier.
+    pub call: String,
+    /// Process number inside the sandbox; `None` for a call that was attached to.
+    pub pid: Option<i32>,
+    /// Its output, stdout and stderr in the order of writing; the end comes after the last byte.
+    ///
+    /// This is the host's end of a socket pair that the host made. Each end has its own open file, so nothing that the
+    /// sandbox does to its end (such as making it block) changes how this one behaves.
+    pub output: UnixStream,
+    end: End,
+    /// Keeps the link.
+    guest: Guest,
+}
+
+#[derive(Debug)]
+enum End {
+    Awaited(oneshot::Receiver<Call>),
+    Known(Call),
+}
+
+impl Guest {
+    /// Says hello over a guest's control socket and starts the task that owns it from now on.
+    ///
+    /// `epoch` must not be lower than that of any host before. A socket that an earlier host used may hold messages for it;
+    /// they are discarded. The launcher may keep a duplicate of `control`, but nobody else may read from it.
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] where the guest has seen a higher epoch or speaks another version, [`GuestError::Link`] and
+    /// [`GuestError::Deadline`] where it is gone or silent.
+    pub async fn connect(control: OwnedFd, epoch: u64, deadlines: Deadlines) -> Result<Self, GuestError> {
+        const WHAT: &str = "say hello";
+        let socket =
+            register(control).map_err(|source| GuestError::Local { step: "register the control socket", source })?;
+        timeout(deadlines.hello, link::greet(&socket, epoch))
+            .await
+            .map_err(|_| GuestError::Deadline { what: WHAT, after: deadlines.hello })?
+            .map_err(GuestError::Link)?
+            .map_err(|failure| GuestError::Refused { what: WHAT, failure })?;
+        let (asks, receiver) = mpsc::channel(QUEUE);
+        let lost = Arc::new(OnceLock::new());
+        tokio::spawn(Link::new(socket, epoch, receiver, Arc::clone(&lost)).run());
+        Ok(Self { asks, lost, deadlines })
+    }
+
+    /// Runs a program. A second one with the same [`Exec::call`] is refused until the first is forgotten.
+    ///
+    /// After [`GuestError::Deadline`] or [`GuestError::Link`] it may run: ask for its [`Self::status`]. Dropping the
+    /// future does not stop it either.
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] names a program or working directory that cannot be used; nothing was started then.
+    pub async fn exec(&self, exec: Exec) -> Result<Running, GuestError> {
+        let call = exec.call.clone();
+        let (running, reply) = self.follow("start a program", call, Request::Exec(exec)).await?;
+        Ok(match reply {
+            Reply::Started { pid } => Running { pid: Some(pid), ..running },
+            _ => running,
+        })
+    }
+
+    /// Follows a call that this or an earlier host started, from a byte of its output on. Whoever followed it before gets no
+    /// more. Works for ended calls too: their output comes once more.
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] where the call is not known or has less output.
+    pub async fn attach(&self, call: &str, offset: u64) -> Result<Running, GuestError> {
+        let request = Request::Attach { call: call.to_owned(), offset };
+        let (running, reply) = self.follow("attach to a call", call.to_owned(), request).await?;
+        Ok(match reply {
+            Reply::Call(row) if row.exit.is_some() => Running { end: End::Known(row), ..running },
+            _ => running,
+        })
+    }
+
+    /// What the guest knows of a call.
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] with [`ostler_wire::FailureKind::NotFound`]: it was never started here, or is forgotten.
+    pub async fn status(&self, call: &str) -> Result<Call, GuestError> {
+        match self.ask("tell about a call", Request::Status { call: call.to_owned() }, None).await?.0 {
+            Reply::Call(row) => Ok(row),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    /// Ends every process of a call: SIGTERM now, SIGKILL after `grace` until none is left. Returns at once; the end is told
+    /// by [`Running::exit`]. Of an ended call, what it left in the background is ended.
+    pub async fn stop(&self, call: &str, grace: Duration) -> Result<(), GuestError> {
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        self.done("stop a call", Request::Stop { call: call.to_owned(), grace_ms }).await
+    }
+
+    /// Sends a signal to the main process of a call.
+    pub async fn signal(&self, call: &str, signal: i32) -> Result<(), GuestError> {
+        self.done("signal a call", Request::Signal { call: call.to_owned(), signal }).await
+    }
+
+    /// Drops an ended call and its output from the guest's table.
+    pub async fn forget(&self, call: &str) -> Result<(), GuestError> {
+        self.done("forget a call", Request::Forget { call: call.to_owned() }).await
+    }
+
+    /// Reads at most `max` bytes of a regular file of the workspace, from its start.
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] where the path is not there, leads outside, or is no regular file.
+    pub async fn read_file(&self, path: &str, max: u64) -> Result<FileContent, GuestError> {
+        const WHAT: &str = "read a file";
+        let read = async {
+            let request = Request::Open { path: path.to_owned() };
+            match self.send(WHAT, request, None, None).await? {
+                (Reply::Opened { .. }, Some(file)) => file::read(file, path.to_owned(), max).await,
+                _ => Err(self.mismatch()),
+            }
+        };
+        within(WHAT, self.deadlines.file, read).await
+    }
+
+    /// Replaces or makes a regular file of the workspace in one step, with the parent directories that are missing.
+    /// `mode` counts for a new file; an existing one keeps its own.
+    ///
+    /// # Errors
+    /// [`GuestError::TooLarge`] over [`MAX_FILE`]; [`GuestError::Refused`] where the path leads outside, or what is there
+    /// is no regular file, or the disk is full: the file is as it was then.
+    pub async fn write_file(&self, path: &str, content: &[u8], mode: u32) -> Result<(), GuestError> {
+        const WHAT: &str = "write a file";
+        let limit = usize::try_from(MAX_FILE).unwrap_or(usize::MAX);
+        if content.len() > limit {
+            return Err(GuestError::TooLarge { what: WHAT, size: content.len(), limit });
+        }
+        let write = async {
+            let file = file::sealed(content.to_vec()).await?;
+            self.send(WHAT, Request::Write { path: path.to_owned(), mode }, Some(file), None).await
+        };
+        within(WHAT, self.deadlines.file, write).await.map(|_| ())
+    }
+
+    /// Lists a directory of the workspace; `""` is the workspace itself. Gives at most `max` entries, and no more than one
+    /// message holds.
+    pub async fn list(&self, path: &str, max: u32) -> Result<Listing, GuestError> {
+        const WHAT: &str = "list a directory";
+        let request = Request::List { path: path.to_owned(), max };
+        match within(WHAT, self.deadlines.file, self.send(WHAT, request, None, None)).await? {
+            (Reply::Listing { entries, truncated }, _) => Ok(Listing { entries, truncated }),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    async fn follow(&self, what: &'static str, call: String, request: Request) -> Result<(Running, Reply), GuestError> {
+        let pair = || {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
+        };
+        let (output, theirs) =
+            pair().map_err(|source| GuestError::Local { step: "make a socket for the output", source })?;
+        let (end, awaited) = oneshot::channel();
+        let send = self.send(what, request, Some(theirs), Some(end));
+        let (reply, _) = within(what, self.deadlines.answer, send).await?;
+        Ok((Running { call, pid: None, output, end: End::Awaited(awaited), guest: self.clone() }, reply))
+    }
+
+    async fn done(&self, what: &'static str, request: Request) -> Result<(), GuestError> {
+        self.ask(what, request, None).await.map(|_| ())
+    }
+
+    async fn ask(
+        &self,
+        what: &'static str,
+        request: Request,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Answer, GuestError> {
+        within(what, self.deadlines.answer, self.send(what, request, descriptor, None)).await
+    }
+
+    /// Hands a request to the task and waits for the answer; the callers add the deadline.
+    async fn send(
+        &self,
+        what: &'static str,
+        body: Request,
+        descriptor: Option<OwnedFd>,
+        end: Option<oneshot::Sender<Call>>,
+    ) -> Result<Answer, GuestError> {
+        let (answer, answered) = oneshot::channel();
+        let ask = Ask { what, body, descriptor, end, answer };
+        self.asks.send(ask).await.map_err(|_| self.lost())?;
+        answered.await.map_err(|_| self.lost())?
+    }
+
+    fn lost(&self) -> GuestError {
+        GuestError::Link(self.lost.get().cloned().unwrap_or(LinkLost::Closed))
+    }
+
+    /// For answers of the wrong kind, which the task has already refused to pass on.
+    fn mismatch(&self) -> GuestError {
+        GuestError::Link(LinkLost::Violation("an answer that does not fit its request"))
+    }
+}
+
+impl Running {
+    /// Waits for the end of the call; gives its row, with [`Call::exit`] set, each time it is called.
+    ///
+    /// The guest tells the end once it has handed over all output, so a call with much output ends only for someone who also
+    /// reads [`Self::output`]. There is no deadline: a call has its own.
+    ///
+    /// # Errors
+    /// [`GuestError::Link`] where the link is lost, [`GuestError::Replaced`] where somebody else attached.
+    pub async fn exit(&mut self) -> Result<Call, GuestError> {
+        if let End::Awaited(awaited) = &mut self.end {
+            let ended = awaited.await.map_err(|_| self.unheard())?;
+            self.end = End::Known(ended);
+        }
+        match &self.end {
+            End::Known(call) => Ok(call.clone()),
+            End::Awaited(_) => Err(self.unheard()),
+        }
+    }
+
+    fn unheard(&self) -> GuestError {
+        match self.guest.lost.get() {
+            Some(reason) => GuestError::Link(reason.clone()),
+            None => GuestError::Replaced { call: self.call.clone() },
+        }
+    }
+}
+
+async fn within<T>(
+    what: &'static str,
+    after: Duration,
+    work: impl Future<Output = Result<T, GuestError>>,
+) -> Result<T, GuestError> {
+    timeout(after, work).await.map_err(|_| GuestError::Deadline { what, after })?
+}

@@ -1,0 +1,164 @@
+//! The host's side of the launcher: starting one, and asking it for sandboxes.
+//!
+//! ```text
+//! callers ── bounded queue of commands ──► one task ── SEQPACKET ──► launcher
+//!    ▲            (oneshot reply each)        │
+//!    └──────── replies, by request number ────┤
+//!    └──────── Died, broadcast ───────────────┘
+//! ```
+//!
+//! One task owns the socket. A request without an answer by its deadline (and a little more, in which the
+//! launcher says itself that it gave up) fails; every descriptor that came for it is closed, and a sandbox
+//! that becomes ready when nobody waits for it any more is destroyed. This module decides nothing else about
+//! sandboxes.
+#![expect(unsafe_code, reason = "registering an owned descriptor with tokio is unsafe since 1.54")]
+
+mod error;
+mod spawn;
+mod task;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use ostler_wire::VERSION;
+use ostler_wire::launcher::{Files, Limits, Reply, Request, Sandbox};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+pub use error::LauncherClientError;
+pub use spawn::{Spawned, spawn_launcher};
+use task::{Answer, MOST_QUEUED, Pending, Task};
+
+/// Deaths that a slow receiver may leave unread before it misses some.
+const MOST_DEATHS: usize = 256;
+
+/// For requests that are answered from the launcher's table.
+const QUICK: Duration = Duration::from_secs(10);
+/// For ending a sandbox and removing its files.
+const SLOW: Duration = Duration::from_secs(60);
+
+/// A sandbox that lives, with what the host needs to work with it.
+#[derive(Debug)]
+pub struct Started {
+    /// Its id, process number and uids.
+    pub info: Sandbox,
+    /// Control socket of the guest, `SOCK_SEQPACKET`.
+    pub control: OwnedFd,
+    /// Listener to which every TCP connection of the sandbox is redirected; its original destination is the one
+    /// that was meant.
+    pub door_tcp: OwnedFd,
+    /// UDP socket to which every DNS query of the sandbox is redirected.
+    pub door_dns: OwnedFd,
+}
+
+/// A sandbox that ended without being told to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Died {
+    /// Its id.
+    pub sandbox: String,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// A connection to the launcher. Clones share it; it ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    commands: mpsc::Sender<Pending>,
+    deaths: broadcast::Sender<Died>,
+}
+
+impl Launcher {
+    /// Connects and says hello as a host of this epoch. Also returns the ids of the sandboxes that live.
+    ///
+    /// Must be called within a tokio runtime that has I/O and time enabled.
+    ///
+    /// # Errors
+    /// When nobody listens, or the launcher refuses version or epoch.
+    pub async fn connect(socket: &Path, epoch: u64) -> Result<(Self, Vec<String>), LauncherClientError> {
+        let failed = |source: io::Error| LauncherClientError::Connect { path: socket.to_owned(), source };
+        let dialled = dial(socket).map_err(failed)?;
+        // SAFETY: the value owns its descriptor, keeps it open and always returns the same one.
+        let socket = unsafe { AsyncFd::register(dialled) }.map_err(|error| failed(error.into()))?;
+        let (commands, queue) = mpsc::channel(MOST_QUEUED);
+        let (deaths, _) = broadcast::channel(MOST_DEATHS);
+        tokio::spawn(Task::new(socket, epoch, deaths.clone()).run(queue));
+        let launcher = Self { commands, deaths };
+        match launcher.ask("hello", Request::Hello { version: VERSION }, QUICK).await? {
+            Answer { reply: Reply::Welcome { sandboxes, .. }, .. } => Ok((launcher, sandboxes)),
+            _ => Err(LauncherClientError::Unexpected { request: "hello".to_owned() }),
+        }
+    }
+
+    /// Makes and starts a sandbox, or starts one again whose files were kept.
+    ///
+    /// `sandbox` is a bare lowercase ULID, `image` the digest of a manifest in the store.
+    ///
+    /// # Errors
+    /// When the launcher refuses or fails, or `deadline` passes; nothing of the sandbox is left then.
+    pub async fn create(
+        &self,
+        sandbox: &str,
+        image: &str,
+        limits: Limits,
+        deadline: Duration,
+    ) -> Result<Started, LauncherClientError> {
+        let words = format!("create sandbox {sandbox}");
+        let request = Request::Create { sandbox: sandbox.to_owned(), image: image.to_owned(), limits };
+        self.ask(&words, request, deadline).await?.started(&words)
+    }
+
+    /// The descriptors of a living sandbox once more.
+    ///
+    /// # Errors
+    /// When it does not live.
+    pub async fn reclaim(&self, sandbox: &str) -> Result<Started, LauncherClientError> {
+        let words = format!("reclaim sandbox {sandbox}");
+        self.ask(&words, Request::Reclaim { sandbox: sandbox.to_owned() }, QUICK).await?.started(&words)
+    }
+
+    /// Ends a sandbox, or removes the files of one that has ended. Returns when nothing of it is left but, with
+    /// [`Files::Keep`], its files. One that does not exist is no error.
+    ///
+    /// # Errors
+    /// When it cannot be ended or its files cannot be removed.
+    pub async fn destroy(&self, sandbox: &str, files: Files) -> Result<(), LauncherClientError> {
+        let words = format!("destroy sandbox {sandbox}");
+        self.ask(&words, Request::Destroy { sandbox: sandbox.to_owned(), files }, SLOW).await?.done(&words)
+    }
+
+    /// Ends every sandbox, keeping their files, and the launcher.
+    ///
+    /// # Errors
+    /// When something cannot be ended; the launcher ends all the same.
+    pub async fn shutdown(&self) -> Result<(), LauncherClientError> {
+        self.ask("shut down the launcher", Request::Shutdown, SLOW).await?.done("shut down the launcher")
+    }
+
+    /// Sandboxes that end by themselves from now on. The channel closes when the connection ends; a receiver
+    /// that is too slow is told how many it has missed.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Died> {
+        self.deaths.subscribe()
+    }
+
+    async fn ask(&self, words: &str, request: Request, deadline: Duration) -> Result<Answer, LauncherClientError> {
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending { words: words.to_owned(), request, deadline, reply };
+        self.commands.try_send(pending).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => LauncherClientError::Full { request: words.to_owned() },
+            mpsc::error::TrySendError::Closed(_) => LauncherClientError::gone(words, "earlier"),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(LauncherClientError::gone(words, "earlier")))
+    }
+}
+
+/// Connects without waiting: the backlog of a launcher that lives is never full for long.
+fn dial(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}

@@ -1,0 +1,11 @@
+//! What the host holds of a sandbox: asynchronous clients of the launcher and of each guest.
+//!
+//! Nothing here needs privileges or calls libcontainer; everything comes over sockets.
+
+pub mod guest;
+pub mod launcher;
+
+mod registered;
+
+pub use guest::{Deadlines, FileContent, Guest, GuestError, Listing, Running};
+pub use launcher::{Died, Launcher, LauncherClientError, Spawned, Started, spawn_launcher};

@@ -1,0 +1,205 @@
+//! From a destroy, a death or a failure to nothing left.
+//!
+//! ```text
+//! kill everything ─► no worker, no PID 1, cgroup empty ─► cgroup directories removed
+//!                          ─► Remove: renamed into trash/, removed by a child ─► answered
+//!                          ─► Keep:   the record stays                        ─► answered
+//! ```
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ostler_wire::launcher::{Event, Files, Reply};
+use ostler_wire::{Failure, FailureKind};
+use rustix::process::{Signal, WaitStatus, kill_process, pidfd_send_signal};
+
+use super::sandboxes::{Because, Ending, Phase, RequestKey, Sandbox};
+use super::starting::check_id;
+use super::state::{Launcher, in_words, log};
+use crate::cgroup::Removal;
+use crate::process;
+use crate::step::{Step, failure};
+
+/// Time after which those who wait for an end are told that it takes too long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Launcher {
+    pub(super) fn destroy(&mut self, request: RequestKey, id: &str, files: Files) {
+        if let Err(refused) = check_id(id) {
+            return self.reply(request, Err(refused));
+        }
+        self.waiting.retain(|waiting| waiting.sandbox != id);
+        if !self.sandboxes.contains_key(id) {
+            match self.kept.remove(id) {
+                Some(record) if files == Files::Remove => {
+                    let phase = Phase::Ending(Ending {
+                        because: Because::Asked,
+                        files,
+                        until: Instant::now() + PATIENCE,
+                        waiters: vec![request],
+                    });
+                    let only_files = Sandbox {
+                        record,
+                        restored: true,
+                        phase,
+                        sockets: None,
+                        report: None,
+                        worker: None,
+                        init: None,
+                        remover: None,
+                    };
+                    self.sandboxes.insert(id.to_owned(), only_files);
+                    return self.advance(id);
+                }
+                Some(record) => drop(self.kept.insert(id.to_owned(), record)),
+                None => {}
+            }
+            return self.reply(request, Ok(Reply::Done));
+        }
+        let destroyed = failure(FailureKind::NotFound, "create", "the sandbox was destroyed before it was ready");
+        self.fail(id, destroyed);
+        if self.sandboxes.get(id).is_some_and(|sandbox| matches!(sandbox.phase, Phase::Living)) {
+            self.end(id, Because::Asked, files);
+        }
+        match self.sandboxes.get_mut(id) {
+            Some(Sandbox { phase: Phase::Ending(ending), .. }) => {
+                if files == Files::Remove {
+                    ending.files = Files::Remove;
+                }
+                ending.waiters.push(request);
+                self.advance(id);
+            }
+            _ => self.reply(request, Ok(Reply::Done)),
+        }
+    }
+
+    /// Kills everything of a sandbox and goes on when it is gone.
+    pub(super) fn end(&mut self, id: &str, because: Because, files: Files) {
+        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
+        if let Some(worker) = sandbox.worker.filter(|_| matches!(sandbox.phase, Phase::Starting { .. })) {
+            let _ = kill_process(worker, Signal::KILL);
+        }
+        if let Some(init) = &sandbox.init {
+            let _ = pidfd_send_signal(&init.descriptor, Signal::KILL);
+        }
+        // A worker that still syncs its record is let finish; it is in the group only on its way to an end.
+        let syncing = matches!(sandbox.phase, Phase::Living) && sandbox.worker.is_some();
+        let until = Instant::now() + PATIENCE;
+        sandbox.phase = Phase::Ending(Ending { because, files, until, waiters: Vec::new() });
+        if !syncing && let Err(failed) = self.cgroups.kill(id) {
+            log(&format!("{id}: {failed}"));
+        }
+        self.advance(id);
+    }
+
+    /// Takes the next step of an end, if it is possible now.
+    pub(super) fn advance(&mut self, id: &str) {
+        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
+        let Phase::Ending(ending) = &mut sandbox.phase else { return };
+        if ending.until <= Instant::now() {
+            ending.until = Instant::now() + PATIENCE;
+            let waiters = std::mem::take(&mut ending.waiters);
+            let words = format!("{id} is still being removed after {} s", PATIENCE.as_secs());
+            self.answer(waiters, Err(failure(FailureKind::Limit, "destroy", words)));
+            return;
+        }
+        if sandbox.has_processes() || sandbox.remover.is_some() {
+            return;
+        }
+        if self.cgroups.is_populated(id) {
+            let _ = self.cgroups.kill(id);
+            return;
+        }
+        match self.cgroups.remove(id) {
+            Ok(Removal::Busy) => {}
+            Ok(Removal::Gone) => self.dispose_of_files(id),
+            Err(failed) => {
+                log(&format!("{id}: {failed}"));
+                self.dispose_of_files(id);
+            }
+        }
+    }
+
+    fn dispose_of_files(&mut self, id: &str) {
+        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
+        let Phase::Ending(ending) = &sandbox.phase else { return };
+        let place = self.store.sandbox(id);
+        if ending.files == Files::Keep || !place.exists() {
+            return self.finish(id, Ok(()));
+        }
+        let trash = self.store.trash().join(id);
+        let started = fs::rename(&place, &trash)
+            .step("move to trash", || place.display().to_string())
+            .and_then(|()| remove_in_child(&trash));
+        match started {
+            Ok(remover) => sandbox.remover = Some(remover),
+            Err(failed) => self.finish(id, Err(failed)),
+        }
+    }
+
+    pub(super) fn remover_ended(&mut self, id: &str, status: WaitStatus) {
+        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
+        sandbox.remover = None;
+        let removed = match status.exit_status() {
+            Some(0) => Ok(()),
+            Some(errno) => {
+                Err(std::io::Error::from_raw_os_error(errno)).step("remove files", || format!("of {id}, now in trash"))
+            }
+            None => {
+                Err(failure(FailureKind::System, "remove files", format!("of {id}: the remover {}", in_words(status))))
+            }
+        };
+        self.finish(id, removed);
+    }
+
+    /// Nothing of the sandbox but, perhaps, its kept files is left.
+    fn finish(&mut self, id: &str, files_removed: Result<(), Failure>) {
+        let Some(sandbox) = self.sandboxes.remove(id) else { return };
+        let Phase::Ending(ending) = sandbox.phase else { return };
+        if self.sandboxes.is_empty() {
+            self.cgroups.remove_parents();
+        }
+        if ending.files == Files::Keep {
+            self.kept.insert(id.to_owned(), sandbox.record);
+        } else {
+            self.leases.release(sandbox.record.uid_base);
+        }
+        if let Err(failed) = &files_removed {
+            log(&format!("{id}: {failed}"));
+        }
+        self.answer(ending.waiters, files_removed.map(|()| Reply::Done));
+        match ending.because {
+            Because::Asked => {}
+            Because::Failed { request, failure } => self.reply(request, Err(failure)),
+            Because::Died { why } => {
+                log(&format!("{id} died: {why}"));
+                self.announce(Event::Died { sandbox: id.to_owned(), why });
+            }
+        }
+        self.start_waiting();
+    }
+
+    fn answer(&mut self, requests: Vec<RequestKey>, answer: Result<Reply, Failure>) {
+        for request in requests {
+            self.reply(request, answer.clone());
+        }
+    }
+}
+
+/// Removes a tree in a child process, because it may be large. Symbolic links are not followed. The exit status
+/// is the errno of a refusal.
+pub(super) fn remove_in_child(tree: &Path) -> Result<rustix::process::Pid, Failure> {
+    process::fork(|| {
+        // Holding none of the launcher's sockets open.
+        if process::become_child(c"ostler-remover").and_then(|()| process::keep_only(Vec::new())).is_err() {
+            return libc::EIO;
+        }
+        match fs::remove_dir_all(tree) {
+            Ok(()) => 0,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+        }
+    })
+    .step("fork", || format!("a remover of {}", tree.display()))
+}

@@ -1,0 +1,248 @@
+//! Becoming a launcher: what a freshly executed process does before it listens.
+#![expect(unsafe_code, reason = "signal sets have no safe wrapper")]
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ostler_wire::{Failure, FailureKind};
+use rustix::fs::{FlockOperation, MemfdFlags, Mode, SealFlags, fcntl_add_seals, flock, memfd_create};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sha2::{Digest, Sha256};
+
+use super::leases::Leases;
+use super::state::{Launcher, log};
+use super::{LauncherConfig, LauncherError, recovery};
+use crate::cgroup::Cgroups;
+use crate::process;
+use crate::step::{Step, failure};
+use crate::store::Store;
+
+/// The launcher is ended last when the machine is out of memory.
+const OOM_SCORE: &str = "-900";
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 16;
+
+/// The launcher's lock, with the process number of its holder as content.
+pub(super) struct Lock(File);
+
+impl Lock {
+    fn take(state: &Path) -> Result<Self, LauncherError> {
+        let path = state.join("launcher.lock");
+        let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+        let mut file = open.step("open lock", || path.display().to_string()).map_err(LauncherError::Step)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                // A holder that is only just writing its number is shown as a question mark.
+                let _ = (&file).take(16).read_to_string(&mut holder);
+                let holder = if holder.trim().is_empty() { "?".to_owned() } else { holder.trim().to_owned() };
+                return Err(LauncherError::Held { state: state.to_owned(), holder });
+            }
+            Err(error) => {
+                return Err(error).step("lock", || path.display().to_string()).map_err(LauncherError::Step);
+            }
+        }
+        let pid = rustix::process::getpid().as_raw_nonzero();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| write!(file, "{pid}"))
+            .step("write lock", || path.display().to_string())
+            .map_err(LauncherError::Step)?;
+        Ok(Self(file))
+    }
+
+    /// Empties the file; the lock itself ends with the process.
+    pub(super) fn forget(&self) {
+        let _ = self.0.set_len(0);
+    }
+}
+
+/// The listening socket and its file.
+pub(super) struct Listener {
+    pub(super) socket: OwnedFd,
+    path: PathBuf,
+}
+
+impl Listener {
+    fn open(config: &LauncherConfig) -> Result<Self, Failure> {
+        let path = config.socket.clone();
+        let shown = || path.display().to_string();
+        // The lock is held: a socket file that is there belongs to nobody.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.step("remove old socket", shown)?,
+        }
+        let address =
+            SocketAddrUnix::new(&path).step("name socket", || format!("{}: at most 107 bytes", path.display()))?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).step("make socket", shown)?;
+        let umask = rustix::process::umask(Mode::from_raw_mode(0o177));
+        let bound = bind(&socket, &address).step("bind", shown);
+        rustix::process::umask(umask);
+        bound?;
+        chown(&path, Some(config.host_uid), Some(config.host_gid)).step("give socket to the host", shown)?;
+        listen(&socket, BACKLOG).step("listen", shown)?;
+        Ok(Self { socket, path })
+    }
+
+    /// Takes the socket file away.
+    pub(super) fn remove(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Which signals came.
+pub(super) enum Signals {
+    Children,
+    Stop,
+}
+
+/// Does everything up to listening.
+pub(super) fn prepare(config: LauncherConfig) -> Result<Launcher, LauncherError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(LauncherError::NotRoot);
+    }
+    match process::is_single_threaded().step("count threads", || "of this process".to_owned()) {
+        Ok(true) => {}
+        Ok(false) => return Err(LauncherError::Threads),
+        Err(failed) => return Err(LauncherError::Step(failed)),
+    }
+    settle().map_err(LauncherError::Step)?;
+    let state = fs::DirBuilder::new().recursive(true).mode(0o711).create(&config.state);
+    state.step("make directory", || config.state.display().to_string()).map_err(LauncherError::Step)?;
+    let lock = Lock::take(&config.state)?;
+    let store = Store::create(&config.store).map_err(LauncherError::Store)?;
+    assemble(config, lock, store).map_err(LauncherError::Step)
+}
+
+fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher, Failure> {
+    let cgroups = Cgroups::detect(&tag(&config.state)?)?;
+    recovery::end_leftovers(&cgroups)?;
+    let mut leases = Leases::new(config.uid_first, config.uid_ranges);
+    let signals = watch_signals().step("watch signals", || "of children and to end".to_owned())?;
+    let kept = recovery::find_kept(&store, &mut leases)?;
+    let guest = match &config.guest {
+        Some(program) => seal(&fs::read(program).step("read guest", || program.display().to_string())?)?,
+        None => seal(crate::guest_image::bytes())?,
+    };
+    let listener = Listener::open(&config)?;
+    log(&format!("listening at {}, {} sandboxes kept", config.socket.display(), kept.len()));
+    Ok(Launcher {
+        config,
+        store,
+        cgroups,
+        guest,
+        signals,
+        listener,
+        lock,
+        leases,
+        kept,
+        sandboxes: std::collections::BTreeMap::new(),
+        waiting: VecDeque::new(),
+        callers: Vec::new(),
+        host: None,
+        links: 0,
+        epoch: 0,
+        alone_since: Some(Instant::now()),
+        stopping: None,
+    })
+}
+
+/// Leaves behind what the starting process had: environment, descriptors, groups, session.
+fn settle() -> Result<(), Failure> {
+    let step = |done: Result<(), Errno>, op: &str| done.step(op, || "of the launcher".to_owned());
+    step(process::forget_inheritance(), "drop inheritance")?;
+    step(rustix::thread::set_thread_groups(&[]), "drop groups")?;
+    match rustix::process::setsid() {
+        // It leads a session or group already.
+        Ok(_) | Err(Errno::PERM) => {}
+        Err(error) => step(Err(error), "begin session")?,
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    step(rustix::process::set_child_subreaper(Some(rustix::process::getpid())), "become subreaper")?;
+    step(rustix::thread::set_name(c"ostler-launcher"), "set name")?;
+    std::env::set_current_dir("/").step("change directory", || "/".to_owned())?;
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        log(&format!("cannot protect itself from lack of memory: {error}"));
+    }
+    let files = getrlimit(Resource::Nofile).maximum;
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files });
+    step(raised, "raise limit of open files")
+}
+
+/// Tells launchers on one machine apart by their state directory, whatever path leads to it.
+fn tag(state: &Path) -> Result<String, Failure> {
+    let place = fs::metadata(state).step("inspect", || state.display().to_string())?;
+    let hash = Sha256::digest(format!("{}:{}", place.dev(), place.ino()));
+    Ok(hex::encode(&hash[..5]))
+}
+
+/// A sealed copy of the guest, so that what runs as PID 1 cannot be changed by anyone.
+fn seal(program: &[u8]) -> Result<OwnedFd, Failure> {
+    let shown = || format!("{} bytes", program.len());
+    if !program.starts_with(b"\x7fELF") {
+        return Err(failure(FailureKind::Invalid, "seal guest", "the guest is no ELF program"));
+    }
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = match memfd_create("ostler-guest", flags | MemfdFlags::EXEC) {
+        // Kernels before 6.3 do not know the flag, and make every memory file executable.
+        Err(Errno::INVAL) => memfd_create("ostler-guest", flags),
+        made => made,
+    };
+    let mut file = File::from(memory.step("make memory file", shown)?);
+    file.write_all(program).step("copy guest", shown)?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals).step("seal guest", shown)?;
+    Ok(file.into())
+}
+
+/// Says that the launcher listens, and lets go of standard output.
+pub(super) fn say_ready() -> Result<(), Failure> {
+    let mut output = std::io::stdout();
+    let said = output.write_all(b"ready\n").and_then(|()| output.flush());
+    // Whoever started it may have gone away: that is no reason not to serve.
+    if let Err(error) = said {
+        log(&format!("nobody waited for the launcher to be ready: {error}"));
+    }
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, Mode::empty())
+        .step("open", || "/dev/null".to_owned())?;
+    rustix::stdio::dup2_stdout(&null).step("close standard output", || "of the launcher".to_owned())?;
+    rustix::stdio::dup2_stdin(&null).step("close standard input", || "of the launcher".to_owned())
+}
+
+fn watch_signals() -> Result<OwnedFd, Errno> {
+    // SAFETY: the set is initialised by sigemptyset; the descriptor that signalfd returns is new.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        process::check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
+        let descriptor = process::check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
+        Ok(OwnedFd::from_raw_fd(descriptor))
+    }
+}
+
+/// Reads every signal that came.
+pub(super) fn drain(signals: &OwnedFd) -> Signals {
+    const SIZE: usize = size_of::<libc::signalfd_siginfo>();
+    let mut seen = Signals::Children;
+    let mut buffer = [0u8; SIZE];
+    while rustix::io::read(signals.as_fd(), &mut buffer) == Ok(SIZE) {
+        let number = u32::from_ne_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]);
+        if number != libc::SIGCHLD as u32 {
+            seen = Signals::Stop;
+        }
+    }
+    seen
+}

@@ -1,0 +1,269 @@
+//! From a create to a living sandbox.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ostler_wire::launcher::{DescriptorKind, Files, Limits};
+use ostler_wire::socket::{self, SocketError};
+use ostler_wire::{Failure, FailureKind};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, WaitStatus};
+
+use super::sandboxes::{Because, Init, Phase, RequestKey, Sandbox, Sockets, Waiting};
+use super::state::{Launcher, in_words};
+use crate::process;
+use crate::step::{Step, failure};
+use crate::store::ImageId;
+use crate::worker::record::Record;
+use crate::worker::{self, Descriptors, Job, Report};
+
+/// Creates that may wait for a worker.
+const MOST_WAITING: usize = 256;
+
+/// The longest that a create may take, whatever the host is ready to wait.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// The least with which PID 1 starts at all.
+const LEAST: Limits = Limits { memory: 16 << 20, pids: 4, cpu_millis: 10 };
+/// Larger numbers are mistakes.
+const MOST: Limits = Limits { memory: 1 << 46, pids: 4 << 20, cpu_millis: 1_024_000 };
+
+impl Launcher {
+    pub(super) fn create(
+        &mut self,
+        request: RequestKey,
+        sandbox: String,
+        image: String,
+        limits: Limits,
+        wait: Duration,
+    ) {
+        match self.admit(&sandbox, &image, limits) {
+            Err(refused) => self.reply(request, Err(refused)),
+            Ok(()) => {
+                let deadline = Instant::now() + wait.min(LONGEST);
+                self.waiting.push_back(Waiting { request, sandbox, image, limits, deadline });
+                self.start_waiting();
+            }
+        }
+    }
+
+    fn admit(&self, id: &str, image: &str, limits: Limits) -> Result<(), Failure> {
+        check_id(id)?;
+        let refuse = |kind, words: String| Err(failure(kind, "create", words));
+        if ImageId::parse(image).is_none() {
+            return refuse(FailureKind::Invalid, format!("image {image:?} is not sha256: and 64 hexadecimal digits"));
+        }
+        check_limits(limits)?;
+        if self.sandboxes.contains_key(id) || self.waiting.iter().any(|waiting| waiting.sandbox == id) {
+            return refuse(FailureKind::Exists, format!("sandbox {id} exists already"));
+        }
+        if let Some(kept) = self.kept.get(id).filter(|kept| kept.image != image) {
+            return refuse(FailureKind::Invalid, format!("the files of sandbox {id} belong to image {}", kept.image));
+        }
+        if self.stopping.is_some() {
+            return refuse(FailureKind::System, "the launcher is shutting down".to_owned());
+        }
+        if self.sandboxes.len() + self.waiting.len() >= self.config.most_sandboxes {
+            return refuse(FailureKind::Limit, format!("{} sandboxes live already", self.config.most_sandboxes));
+        }
+        if self.waiting.len() >= MOST_WAITING {
+            return refuse(FailureKind::Limit, format!("{MOST_WAITING} creates wait already"));
+        }
+        Ok(())
+    }
+
+    /// Starts workers for what waits, as many as may run.
+    pub(super) fn start_waiting(&mut self) {
+        let starting = |sandbox: &&Sandbox| matches!(sandbox.phase, Phase::Starting { .. });
+        while self.sandboxes.values().filter(starting).count() < self.config.most_workers {
+            let Some(waiting) = self.waiting.pop_front() else { return };
+            let request = waiting.request;
+            if let Err(failed) = self.start(waiting) {
+                self.reply(request, Err(failed));
+            }
+        }
+    }
+
+    fn start(&mut self, waiting: Waiting) -> Result<(), Failure> {
+        let Waiting { request, sandbox: id, image, limits, deadline } = waiting;
+        let pair = |what: &str| {
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .step("make socket pair", || format!("for the {what} of {id}"))
+        };
+        let (control, guest_end) = pair("control socket")?;
+        let (report, worker_end) = pair("worker")?;
+        let guest = self.guest().step("duplicate", || "the guest program".to_owned())?;
+        let kept = self.kept.remove(&id);
+        let restored = kept.is_some();
+        let record = match kept {
+            Some(record) => record,
+            None => {
+                let exhausted = || failure(FailureKind::Limit, "lease uids", "every range of uids is in use");
+                Record::new(id.clone(), image, self.leases.take().ok_or_else(exhausted)?)
+            }
+        };
+        let job = Job {
+            record: record.clone(),
+            limits,
+            store: self.store.clone(),
+            cgroups: self.cgroups.clone(),
+            mount_point: self.config.state.clone(),
+        };
+        let descriptors = Descriptors { control: guest_end, report: worker_end, guest };
+        let forked = process::fork(|| worker::run(&job, descriptors)).step("fork", || format!("a worker for {id}"));
+        let worker = match forked {
+            Ok(worker) => worker,
+            Err(failed) => {
+                self.put_back(record, restored);
+                return Err(failed);
+            }
+        };
+        let sandbox = Sandbox {
+            record,
+            restored,
+            phase: Phase::Starting { request, deadline },
+            sockets: Some(Sockets { control: Rc::new(control), door_tcp: None, door_dns: None }),
+            report: Some(report),
+            worker: Some(worker),
+            init: None,
+            remover: None,
+        };
+        self.sandboxes.insert(id, sandbox);
+        Ok(())
+    }
+
+    fn put_back(&mut self, record: Record, restored: bool) {
+        if restored {
+            self.kept.insert(record.sandbox.clone(), record);
+        } else {
+            self.leases.release(record.uid_base);
+        }
+    }
+
+    /// Reads what workers have sent.
+    pub(super) fn read_reports(&mut self) {
+        let ids: Vec<String> =
+            self.sandboxes.iter().filter(|(_, s)| s.report.is_some()).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.read_report(&id);
+        }
+    }
+
+    pub(super) fn read_report(&mut self, id: &str) {
+        while let Some(report) = self.sandboxes.get(id).and_then(|sandbox| sandbox.report.as_ref()) {
+            match socket::receive::<Report>(report.as_fd()) {
+                Ok((report, descriptor)) => self.reported(id, report, descriptor),
+                Err(SocketError::NotReady) => return,
+                Err(_) => {
+                    // What becomes of the worker is told by its exit status.
+                    if let Some(sandbox) = self.sandboxes.get_mut(id) {
+                        sandbox.report = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn reported(&mut self, id: &str, report: Report, descriptor: Option<OwnedFd>) {
+        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
+        match (report, descriptor) {
+            (Report::Door(kind), Some(descriptor)) => {
+                let Some(sockets) = &mut sandbox.sockets else { return };
+                let place = match kind {
+                    DescriptorKind::DoorTcp => &mut sockets.door_tcp,
+                    DescriptorKind::DoorDns => &mut sockets.door_dns,
+                    DescriptorKind::Control => return,
+                };
+                *place = Some(Rc::new(descriptor));
+            }
+            (Report::Started { pid }, Some(descriptor)) => {
+                let Some(pid) = Pid::from_raw(pid) else { return };
+                sandbox.init = Some(Init { pid, descriptor });
+                // One that is ending already was over time while this was on its way: it is killed anyway.
+                if let Phase::Starting { request, .. } = sandbox.phase {
+                    sandbox.phase = Phase::Living;
+                    self.hand_over(request, id);
+                    self.start_waiting();
+                }
+            }
+            (Report::Failed(failed), _) => self.fail(id, failed),
+            (Report::Door(_) | Report::Started { .. }, None) => {
+                self.fail(id, failure(FailureKind::System, "create", "the worker's report lacks its descriptor"));
+            }
+        }
+    }
+
+    pub(super) fn worker_ended(&mut self, id: &str, status: WaitStatus) {
+        self.read_report(id);
+        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
+        sandbox.worker = None;
+        if matches!(sandbox.phase, Phase::Starting { .. }) {
+            let words = format!("the worker {} before the sandbox was ready", in_words(status));
+            self.fail(id, failure(FailureKind::System, "create", words));
+        } else {
+            self.advance(id);
+        }
+    }
+
+    /// Ends a sandbox that cannot be made. Its create is answered when nothing of it is left.
+    pub(super) fn fail(&mut self, id: &str, failed: Failure) {
+        let Some(sandbox) = self.sandboxes.get(id) else { return };
+        let Phase::Starting { request, .. } = sandbox.phase else { return };
+        let files = if sandbox.restored { Files::Keep } else { Files::Remove };
+        self.end(id, Because::Failed { request, failure: failed }, files);
+    }
+}
+
+/// Bare lowercase ULID: 26 characters of Crockford's alphabet, usable as a file and cgroup name.
+pub(super) fn check_id(id: &str) -> Result<(), Failure> {
+    let allowed =
+        |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'h' | b'j' | b'k' | b'm' | b'n' | b'p'..=b't' | b'v'..=b'z');
+    if id.len() == 26 && id.bytes().all(allowed) {
+        return Ok(());
+    }
+    let shown: String = id.chars().take(64).collect();
+    Err(failure(
+        FailureKind::Invalid,
+        "check sandbox id",
+        format!("{shown:?} is no bare lowercase ULID of 26 characters"),
+    ))
+}
+
+fn check_limits(limits: Limits) -> Result<(), Failure> {
+    let check = |name: &str, value: u64, least: u64, most: u64| {
+        if (least..=most).contains(&value) {
+            return Ok(());
+        }
+        Err(failure(FailureKind::Invalid, "check limits", format!("{name} is {value}; {least} to {most} are possible")))
+    };
+    check("memory", limits.memory, LEAST.memory, MOST.memory)?;
+    check("pids", limits.pids.into(), LEAST.pids.into(), MOST.pids.into())?;
+    check("cpu_millis", limits.cpu_millis.into(), LEAST.cpu_millis.into(), MOST.cpu_millis.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bare_lowercase_ulid_is_a_sandbox() {
+        assert!(check_id("01j9zq3m8v5w7x2y4t6r8p0nab").is_ok());
+        for id in [
+            "",
+            "..",
+            "01J9ZQ3M8V5W7X2Y4T6R8P0NAB",
+            "01j9zq3m8v5w7x2y4t6r8p0na",
+            "01j9zq3m8v5w7x2y4t6r8p0na/",
+            "01j9zq3m8v5w7x2y4t6r8p0nai",
+        ] {
+            assert_eq!(check_id(id).unwrap_err().kind, FailureKind::Invalid, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_limit_out_of_range_is_named_with_what_would_be_right() {
+        let refused = check_limits(Limits { memory: 1 << 30, pids: 0, cpu_millis: 1000 }).unwrap_err();
+        assert_eq!(refused.detail, "pids is 0; 4 to 4194304 are possible");
+    }
+}

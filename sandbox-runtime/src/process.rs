@@ -1,0 +1,111 @@
+//! Forking in a process that has one thread, and giving a child only what it needs.
+//!
+//! libcontainer clones without exec, so the launcher and its workers must never have a second thread; with
+//! that rule kept, a plain `fork` leaves the child with a consistent heap. This module owns the `unsafe` of
+//! forking and of moving descriptors. It does not decide which processes exist.
+#![expect(unsafe_code, reason = "fork, dup3, close_range and clearenv have no safe wrapper")]
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+/// Exit status of a child that panicked.
+const PANICKED: i32 = 101;
+
+/// Runs `child` in a forked process, which ends with the status that it returns and never returns from here.
+///
+/// The caller must be single-threaded, see [`is_single_threaded`].
+pub(crate) fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
+    // SAFETY: the process has one thread, so the child's copy of every lock and of the heap is consistent.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED);
+        // SAFETY: ends the child without running the parent's exit handlers or destructors.
+        unsafe { libc::_exit(status) }
+    }
+    Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(last_errno)
+}
+
+/// Whether this process has exactly one thread.
+pub(crate) fn is_single_threaded() -> std::io::Result<bool> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count() == 1)
+}
+
+/// Gives a fresh child the signal state that a program expects: nothing blocked, `SIGPIPE` not ignored, and
+/// names it. The child dies with its parent.
+pub(crate) fn become_child(name: &std::ffi::CStr) -> Result<(), Errno> {
+    // SAFETY: the set is initialised by sigemptyset before it is used; no handler is installed.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+    rustix::thread::set_name(name)?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+}
+
+/// Moves `descriptors` to 3, 4, … in order, puts `/dev/null` on 0, 1 and 2, and closes every other one.
+///
+/// The first of them survives an exec, the others do not.
+pub(crate) fn keep_only(descriptors: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Errno> {
+    const FIRST: RawFd = 3;
+    let count = RawFd::try_from(descriptors.len()).map_err(|_| Errno::MFILE)?;
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
+    let mut sources = vec![null];
+    sources.extend(descriptors);
+    let mut high = Vec::with_capacity(sources.len());
+    for source in &sources {
+        // SAFETY: plain descriptor duplication above the range that is written below.
+        high.push(check(unsafe { libc::fcntl(source.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST + count) })?);
+    }
+    // What the caller's owners refer to is closed or replaced below; they must not close it again.
+    sources.into_iter().for_each(std::mem::forget);
+    // SAFETY: every owner of a descriptor in this process was forgotten or is never dropped, because the child
+    // ends by _exit; the new descriptors get exactly one owner each.
+    unsafe {
+        for standard in 0..FIRST {
+            check(libc::dup3(high[0], standard, 0))?;
+        }
+        let mut kept = Vec::with_capacity(high.len() - 1);
+        for (target, source) in (FIRST..).zip(&high[1..]) {
+            check(libc::dup3(*source, target, if target == FIRST { 0 } else { libc::O_CLOEXEC }))?;
+            kept.push(OwnedFd::from_raw_fd(target));
+        }
+        let first_unwanted = u32::try_from(FIRST + count).map_err(|_| Errno::MFILE)?;
+        close_from(first_unwanted)?;
+        Ok(kept)
+    }
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// # Safety
+/// No owner of such a descriptor may be used or dropped afterwards.
+pub(crate) unsafe fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: see above.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) as i32 }).map(drop)
+}
+
+/// Closes everything above the standard descriptors and empties the environment, in a process that has just
+/// been executed and owns nothing yet.
+pub(crate) fn forget_inheritance() -> Result<(), Errno> {
+    // SAFETY: called first thing in the launcher process, single-threaded, before anything is opened.
+    unsafe {
+        close_from(3)?;
+        libc::clearenv();
+    }
+    Ok(())
+}
+
+/// The errno of the last failed C library call.
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Turns a C result into a Rust one.
+pub(crate) fn check(result: i32) -> Result<i32, Errno> {
+    if result < 0 { Err(last_errno()) } else { Ok(result) }
+}

@@ -1,0 +1,211 @@
+//! One forked process per sandbox to be made: the only place where libcontainer runs.
+//!
+//! ```text
+//! join the sandbox's cgroup leaf      from here on one kill ends everything that was started
+//! resolve the image's layers
+//! record, upper and work directory
+//! namespace pair ─────────────► door sockets to the launcher
+//! own mount namespace, tmpfs, overlay, checks of the tree, pivot into the tmpfs
+//! specification, build, start ─► process descriptor of PID 1 to the launcher
+//! sync the record, exit
+//! ```
+//!
+//! The launcher kills a worker that is over time; nothing that a worker mounts outlives it. This module owns
+//! the order of the steps. It holds no table and answers no host.
+
+mod executor;
+mod log;
+mod overlay;
+pub(crate) mod record;
+mod seccomp;
+mod spec;
+mod staging;
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use ostler_wire::launcher::{DescriptorKind, Limits};
+use ostler_wire::{Failure, FailureKind, socket};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroups;
+use crate::process;
+use crate::step::{Step, failure};
+use crate::store::{ImageId, Store, StoreError};
+use executor::Guest;
+use record::Record;
+
+/// What a worker is to make.
+pub(crate) struct Job {
+    pub(crate) record: Record,
+    pub(crate) limits: Limits,
+    pub(crate) store: Store,
+    pub(crate) cgroups: Cgroups,
+    /// Where the worker may mount its staging tmpfs, in its own mount namespace.
+    pub(crate) mount_point: PathBuf,
+}
+
+/// The descriptors of a worker, in the order in which [`process::keep_only`] places them.
+pub(crate) struct Descriptors {
+    /// The guest's end of the control socket, which becomes descriptor 3 of PID 1.
+    pub(crate) control: OwnedFd,
+    /// To the launcher.
+    pub(crate) report: OwnedFd,
+    /// Sealed memory file with the guest program.
+    pub(crate) guest: OwnedFd,
+}
+
+/// What a worker tells the launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// A socket of the door, in this message.
+    Door(DescriptorKind),
+    /// PID 1 was started; its process descriptor is in this message.
+    Started {
+        /// Its number on the host.
+        pid: i32,
+    },
+    /// Nothing was started.
+    Failed(Failure),
+}
+
+/// Runs the job in a forked child and reports. Returns the exit status.
+pub(crate) fn run(job: &Job, descriptors: Descriptors) -> i32 {
+    let prepared = process::become_child(c"ostler-worker")
+        .and_then(|()| process::keep_only(vec![descriptors.control, descriptors.report, descriptors.guest]));
+    let Ok([control, report, guest]) = prepared.map(<[OwnedFd; 3]>::try_from).unwrap_or_else(|_| Err(Vec::new()))
+    else {
+        return 1;
+    };
+    let worker = Worker { job, report, guest, _control: control };
+    match worker.make() {
+        Ok(record) => i32::from(record.sync().is_err()),
+        Err(failed) => {
+            // Without its socket there is nobody to tell; the status says that it failed.
+            let _ = worker.tell(&Report::Failed(failed), None);
+            2
+        }
+    }
+}
+
+struct Worker<'a> {
+    job: &'a Job,
+    report: OwnedFd,
+    guest: OwnedFd,
+    /// Descriptor 3, kept open for PID 1 to inherit.
+    _control: OwnedFd,
+}
+
+impl Worker<'_> {
+    fn make(&self) -> Result<record::Written, Failure> {
+        let Job { record, store, cgroups, mount_point, .. } = self.job;
+        cgroups.join(&record.sandbox)?;
+        let layers = layers(store, &record.image)?;
+        let files = store.sandbox(&record.sandbox);
+        let written = make_files(&files, record)?;
+        let pair = crate::pair::make(record.uid_base)?;
+        for (kind, made) in [(DescriptorKind::DoorTcp, &pair.door_tcp), (DescriptorKind::DoorDns, &pair.door_dns)] {
+            self.tell(&Report::Door(kind), Some(made))?;
+        }
+        let staging = staging::enter(mount_point)?;
+        overlay::mount(&layers, &files, pair.user.as_fd())?;
+        overlay::check_tree(record.uid_base)?;
+        staging.leave_host()?;
+        self.start(&pair)?;
+        Ok(written)
+    }
+
+    /// Builds and starts the container and sends its process descriptor.
+    fn start(&self, pair: &crate::pair::Pair) -> Result<(), Failure> {
+        let log = log::Log::new()?;
+        let _capture = tracing::subscriber::set_default(log.subscriber()?);
+        let specification = spec::specification(self.job, pair.user.as_fd(), pair.network.as_fd());
+        let bundle = Path::new(staging::BUNDLE);
+        let text = serde_json::to_vec(&specification)
+            .map_err(|error| failure(FailureKind::System, "encode specification", error.to_string()))?;
+        fs::write(bundle.join("config.json"), text).step("write specification", || "in staging".to_owned())?;
+        let failed = |op: &str, error: &dyn std::error::Error| {
+            failure(FailureKind::System, op, format!("{}{}", chain(error), log.tail()))
+        };
+        let executor = Guest::new(&self.guest);
+        let builder = ContainerBuilder::new("sandbox".to_owned(), SyscallType::default())
+            .with_root_path(staging::STATE)
+            .map_err(|error| failed("prepare container", &error))?;
+        let mut container = builder
+            .with_executor(executor)
+            // Descriptor 3, the control socket, survives.
+            .with_preserved_fds(1)
+            .as_init(bundle)
+            .with_systemd(false)
+            .with_detach(true)
+            .build()
+            .map_err(|error| failed("build container", &error))?;
+        let pid = container.pid().map(|pid| pid.as_raw());
+        let first = pid
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| failure(FailureKind::System, "build container", format!("no process{}", log.tail())))?;
+        // This process is its parent and does not reap it: the number cannot have been reused.
+        let descriptor = pidfd_open(first, PidfdFlags::empty()).step("open process", || format!("{first:?}"))?;
+        container.start().map_err(|error| failed("start container", &error))?;
+        self.tell(&Report::Started { pid: first.as_raw_nonzero().get() }, Some(&descriptor))
+    }
+
+    fn tell(&self, report: &Report, descriptor: Option<&OwnedFd>) -> Result<(), Failure> {
+        socket::send(self.report.as_fd(), report, descriptor.map(AsFd::as_fd))
+            .map_err(|error| failure(FailureKind::System, "report", format!("to the launcher: {error}")))
+    }
+}
+
+fn layers(store: &Store, image: &str) -> Result<Vec<PathBuf>, Failure> {
+    let unknown = || failure(FailureKind::Invalid, "resolve image", format!("{image:?} is no manifest digest"));
+    store.layers(&ImageId::parse(image).ok_or_else(unknown)?).map_err(|error| {
+        let kind = match error {
+            StoreError::UnknownImage { .. } | StoreError::MissingLayer { .. } => FailureKind::NotFound,
+            StoreError::NoSpace { .. } => FailureKind::NoSpace,
+            _ => FailureKind::System,
+        };
+        failure(kind, "resolve image", chain(&error))
+    })
+}
+
+/// Makes the directories of a sandbox where they are missing, and its record.
+fn make_files(files: &Path, record: &Record) -> Result<record::Written, Failure> {
+    let make = |directory: &Path, mode: u32, owner: u32| {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(directory)
+            .and_then(|()| chown(directory, Some(owner), Some(owner)))
+            .step("make directory", || directory.display().to_string())
+    };
+    make(files, 0o700, 0)?;
+    let written = record.write(files)?;
+    // An existing upper keeps its owner: the sandbox may have changed that of its own root.
+    for (name, mode) in [(overlay::UPPER, 0o755), (overlay::WORK, 0o700)] {
+        let directory = files.join(name);
+        if !directory.exists() {
+            make(&directory, mode, record.uid_base)?;
+        }
+    }
+    Ok(written)
+}
+
+/// An error and its sources in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        // Transparent variants repeat what their source says.
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,87 @@
+//! A mount namespace of the worker's own, and a tiny root file system in it.
+//!
+//! ```text
+//! tmpfs, 0755, becomes "/"
+//!   proc/ sys/      the host's, whole: the kernel refuses new ones in a sandbox where they are masked
+//!   dev/            six nodes, the sources of the sandbox's own
+//!   bundle/ state/  libcontainer's input and scratch
+//!   lower/<n>/      image layers, idmapped; only until the overlay is mounted
+//!   rootfs/         the overlay
+//! ```
+//!
+//! After [`Staging::leave_host`] no path of the host's disks exists for this process, libcontainer and the
+//! sandbox's set-up, so that a mistake with a path of a hostile tree ends in a tmpfs. No mount reaches the
+//! host, and the kernel takes all of it away with the last process.
+#![expect(unsafe_code, reason = "unshare of namespaces is unsafe in rustix")]
+
+use std::path::Path;
+
+use ostler_wire::Failure;
+use rustix::fs::{FileType, Mode, makedev};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, unmount,
+};
+use rustix::process::{chdir, pivot_root};
+use rustix::thread::UnshareFlags;
+
+use crate::step::Step;
+
+/// Where libcontainer finds its specification.
+pub(super) const BUNDLE: &str = "/bundle";
+/// Where libcontainer keeps its state.
+pub(super) const STATE: &str = "/state";
+/// The overlay, relative to the tmpfs and absolute after leaving the host.
+pub(super) const ROOTFS: &str = "rootfs";
+/// Layers, relative to the tmpfs.
+pub(super) const LOWER: &str = "lower";
+
+/// Device nodes: name, major and minor number.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Proof that the process works in its own mount namespace, with the tmpfs as current directory.
+pub(super) struct Staging(());
+
+/// Enters a new mount namespace and mounts the tmpfs over `mount_point`, which is where the process is then.
+pub(super) fn enter(mount_point: &Path) -> Result<Staging, Failure> {
+    // SAFETY: this process has one thread and shares neither descriptors nor its directory with another.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+        .step("unshare", || "a mount namespace".to_owned())?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).step("make mounts private", || "of the worker".to_owned())?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("ostler", mount_point, "tmpfs", flags, Some(c"mode=0755,size=4m"))
+        .step("mount staging", || mount_point.display().to_string())?;
+    chdir(mount_point).step("enter staging", || mount_point.display().to_string())?;
+    for directory in ["proc", "sys", "dev", BUNDLE, STATE, LOWER, ROOTFS] {
+        let directory = directory.trim_start_matches('/');
+        rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755))
+            .step("make staging directory", || directory.to_owned())?;
+    }
+    Ok(Staging(()))
+}
+
+impl Staging {
+    /// Makes the tmpfs the root of this process and detaches everything else.
+    pub(super) fn leave_host(self) -> Result<(), Failure> {
+        for source in ["proc", "sys"] {
+            mount_bind_recursive(format!("/{source}"), source).step("bind", || format!("/{source} into staging"))?;
+        }
+        let umask = rustix::process::umask(Mode::empty());
+        for (name, major, minor) in DEVICES {
+            let mode = Mode::from_raw_mode(0o666);
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                format!("dev/{name}"),
+                FileType::CharacterDevice,
+                mode,
+                makedev(major, minor),
+            )
+            .step("make device", || format!("/dev/{name} in staging"))?;
+        }
+        rustix::process::umask(umask);
+        pivot_root(".", ".").step("pivot root", || "into staging".to_owned())?;
+        unmount(".", UnmountFlags::DETACH).step("detach", || "the host's file systems".to_owned())?;
+        chdir("/").step("enter staging", || "after the pivot".to_owned())
+    }
+}

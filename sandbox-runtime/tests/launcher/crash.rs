@@ -1,0 +1,131 @@
+//! Workers, hosts and launchers that are killed.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ostler_wire::launcher::Files;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Bench, LIMITS, PATIENCE, done, processes_of, processes_where, words};
+
+#[tokio::test]
+async fn a_killed_worker_fails_its_create_and_leaves_nothing() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (parent, stopped) = (bench.pid().to_string(), stop.clone());
+    let killer = std::thread::spawn(move || {
+        let is_worker = |status: &str| {
+            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            field("PPid:") == Some(&parent) && field("Name:") == Some("ostler-worker")
+        };
+        while !stopped.load(Ordering::Relaxed) {
+            for pid in processes_where("status", is_worker) {
+                let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+            }
+        }
+    });
+    let mut failed = 0;
+    for number in 0..200 {
+        let id = bench.id(number);
+        match launcher.create(&id, &bench.image, LIMITS, PATIENCE).await {
+            Ok(_) => launcher.destroy(&id, Files::Remove).await.unwrap(),
+            Err(error) => {
+                assert!(words(&error).contains("the worker was killed by signal 9"), "{}", words(&error));
+                failed += 1;
+            }
+        }
+        bench.assert_nothing_left(&id);
+        assert!(!bench.files(&id).exists());
+        if failed == 5 {
+            break;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    killer.join().unwrap();
+    assert!(failed > 0, "no worker was caught alive");
+    let range = bench.config.uid_first;
+    assert_eq!(processes_of(range), Vec::<i32>::new());
+    done(&bench.create(&launcher, &bench.id(999)).await.control, "ping");
+}
+
+#[tokio::test]
+async fn a_new_host_gets_what_lives_and_a_stale_one_is_refused() {
+    let bench = Bench::new();
+    let (first, _) = bench.connect(5).await;
+    let id = bench.id(1);
+    let before = bench.create(&first, &id).await;
+    done(&before.control, "write /workspace/note here");
+    drop((first, before));
+    let (second, living) = bench.connect(6).await;
+    assert_eq!(living, std::slice::from_ref(&id));
+    let again = second.reclaim(&id).await.unwrap();
+    assert_eq!(done(&again.control, "read /workspace/note"), "here");
+    assert!(!again.info.restored && again.info.pid > 0);
+    let stale = ostler_sandbox::client::launcher::Launcher::connect(&bench.config.socket, 5).await.unwrap_err();
+    assert!(words(&stale).ends_with("epoch 5 is over: one of epoch 6 was here"), "{}", words(&stale));
+    assert_eq!(done(&second.reclaim(&id).await.unwrap().control, "ping"), "");
+    let unknown = second.reclaim(&bench.id(2)).await.unwrap_err();
+    assert!(words(&unknown).ends_with("does not live"), "{}", words(&unknown));
+}
+
+#[tokio::test]
+async fn what_an_older_host_was_having_made_is_undone() {
+    let bench = Bench::new();
+    let (first, _) = bench.connect(1).await;
+    let id = bench.id(1);
+    let (image, asking) = (bench.image.clone(), id.clone());
+    let waiting = tokio::spawn(async move { first.create(&asking, &image, LIMITS, PATIENCE).await });
+    tokio::task::yield_now().await;
+    let (second, _) = bench.connect(2).await;
+    let made = waiting.await.unwrap();
+    // Either it was ready before the new host came, or nothing of it is left.
+    if let Err(error) = made {
+        second.destroy(&id, Files::Keep).await.unwrap();
+        bench.assert_nothing_left(&id);
+        assert!(!bench.files(&id).exists(), "{}", words(&error));
+    }
+    second.destroy(&id, Files::Remove).await.unwrap();
+    done(&bench.create(&second, &id).await.control, "ping");
+}
+
+#[tokio::test]
+async fn a_killed_launcher_is_cleaned_up_after_by_the_next() {
+    let mut bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let (kept, half_made) = (bench.id(1), bench.id(2));
+    let started = bench.create(&launcher, &kept).await;
+    let base = started.info.uid_base;
+    done(&started.control, "write /workspace/note survives");
+    done(&started.control, "spawn");
+    // The worker has synced the record when it is gone.
+    let record = bench.files(&kept).join("sandbox.json");
+    crate::support::eventually("the record", || record.exists());
+    fs::create_dir_all(bench.files(&half_made).join("upper/some/where")).unwrap();
+    fs::create_dir_all(bench.config.store.join("trash/old/tree")).unwrap();
+    bench.kill_launcher();
+    assert!(!processes_of(base).is_empty(), "a crash of the launcher ends nothing");
+    bench.start();
+    // They were killed; the first process of the machine reaps them, not the launcher.
+    crate::support::eventually("no process is left", || processes_of(base).is_empty());
+    let (launcher, living) = bench.connect(2).await;
+    assert_eq!(living, Vec::<String>::new());
+    assert!(!bench.files(&half_made).exists());
+    crate::support::eventually("the trash is empty", || {
+        fs::read_dir(bench.config.store.join("trash")).unwrap().count() == 0
+    });
+    bench.assert_nothing_left(&kept);
+    let again = bench.create(&launcher, &kept).await;
+    assert_eq!((again.info.restored, again.info.uid_base), (true, base));
+    assert_eq!(done(&again.control, "read /workspace/note"), "survives");
+}
+
+#[tokio::test]
+async fn a_request_ends_with_the_connection() {
+    let mut bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    bench.kill_launcher();
+    let lost = launcher.reclaim(&bench.id(1)).await.unwrap_err();
+    assert!(words(&lost).contains("the connection to the launcher ended"), "{}", words(&lost));
+}

@@ -1,0 +1,93 @@
+//! What leaves a sandbox: TCP and DNS end at the sockets that the host was given, nothing else goes anywhere.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::thread::{self, JoinHandle};
+
+use ostler_sandbox::client::launcher::Started;
+
+use crate::support::{Bench, ask, done, readable};
+
+/// Accepts one connection and says where it was meant to go.
+fn answer_tcp(started: &Started) -> JoinHandle<SocketAddr> {
+    let listener = TcpListener::from(started.door_tcp.try_clone().unwrap());
+    thread::spawn(move || {
+        readable(listener.as_fd());
+        let (mut stream, _): (TcpStream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        let mut hello = [0; 5];
+        stream.read_exact(&mut hello).unwrap();
+        stream.write_all(b"from the host").unwrap();
+        rustix::net::sockopt::ip_original_dst(&stream).unwrap().into()
+    })
+}
+
+/// Answers one query and returns it.
+fn answer_dns(started: &Started) -> JoinHandle<String> {
+    let socket = UdpSocket::from(started.door_dns.try_clone().unwrap());
+    thread::spawn(move || {
+        readable(socket.as_fd());
+        let mut query = [0; 100];
+        let (length, from) = socket.recv_from(&mut query).unwrap();
+        socket.send_to(b"resolved", from).unwrap();
+        String::from_utf8_lossy(&query[..length]).into_owned()
+    })
+}
+
+#[tokio::test]
+async fn every_tcp_connection_ends_at_the_host_with_its_destination() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let started = bench.create(&launcher, &bench.id(1)).await;
+    for destination in ["203.0.113.9:8080", "169.254.169.254:80", "10.0.0.1:22", "8.8.8.8:53", "192.168.1.1:3129"] {
+        let answering = answer_tcp(&started);
+        assert_eq!(done(&started.control, &format!("tcp {destination}")), "from the host");
+        assert_eq!(answering.join().unwrap(), destination.parse().unwrap());
+    }
+    let mapped = answer_tcp(&started);
+    assert_eq!(done(&started.control, "tcp [::ffff:203.0.113.9]:443"), "from the host");
+    assert_eq!(mapped.join().unwrap(), "203.0.113.9:443".parse().unwrap());
+}
+
+#[tokio::test]
+async fn every_dns_query_ends_at_the_host_whatever_server_it_asks() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let started = bench.create(&launcher, &bench.id(1)).await;
+    for server in ["8.8.8.8:53", "127.0.0.1:53", "127.0.0.53:53", "10.255.255.1:53"] {
+        let answering = answer_dns(&started);
+        assert_eq!(done(&started.control, &format!("udp {server} query")), "resolved", "{server}");
+        assert_eq!(answering.join().unwrap(), "query");
+    }
+}
+
+#[tokio::test]
+async fn everything_else_fails_at_once() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let started = bench.create(&launcher, &bench.id(1)).await;
+    for destination in
+        ["1.1.1.1:443", "8.8.8.8:123", "[2606:4700::1111]:443", "[2606:4700::1111]:53", "255.255.255.255:67"]
+    {
+        let answer = ask(&started.control, &format!("udp {destination} quic"));
+        let milliseconds: u32 = answer.split(' ').nth(3).and_then(|word| word.parse().ok()).unwrap_or(9999);
+        // The stand-in would wait for 3 seconds.
+        assert!(answer.starts_with("err") && milliseconds < 1000, "{destination}: {answer}");
+    }
+    let answer = ask(&started.control, "tcp [2606:4700::1111]:443");
+    assert!(answer.starts_with("err") && !answer.contains("timed out"), "{answer}");
+}
+
+#[tokio::test]
+async fn loopback_belongs_to_the_sandbox() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let started = bench.create(&launcher, &bench.id(1)).await;
+    for closed in ["127.0.0.1:8099", "10.255.255.1:8099", "[::1]:8099"] {
+        let answer = ask(&started.control, &format!("tcp {closed}"));
+        assert!(answer.contains("refused"), "{closed}: {answer}");
+    }
+    let interfaces = done(&started.control, "read /proc/net/dev");
+    assert_eq!(interfaces.lines().filter(|line| line.contains(':')).count(), 1, "{interfaces}");
+}

@@ -1,0 +1,264 @@
+//! Importing archives into the image store, honest and hostile ones. Needs root, because files keep their owners.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail like tests")]
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ostler_sandbox::store::{EntryRefusal, Store, StoreError};
+use tar::{Builder, EntryType, Header};
+
+struct Place {
+    directory: tempfile::TempDir,
+    store: Store,
+}
+
+impl Place {
+    fn new() -> Self {
+        assert!(rustix::process::geteuid().is_root(), "this test unpacks files with their owners: run it as root");
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::create(&directory.path().join("store")).unwrap();
+        Self { directory, store }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes an archive from a list of entries.
+    fn archive(&self, name: &str, entries: &[Item]) -> PathBuf {
+        let path = self.path(name);
+        let mut builder = Builder::new(File::create(&path).unwrap());
+        for item in entries {
+            item.append(&mut builder);
+        }
+        builder.into_inner().unwrap();
+        path
+    }
+
+    /// The directory of the only layer.
+    fn layer(&self) -> PathBuf {
+        let mut layers = fs::read_dir(self.path("store/layers")).unwrap();
+        let layer = layers.next().expect("one layer").unwrap().path();
+        assert!(layers.next().is_none());
+        layer
+    }
+
+    /// Nothing half-made may be left.
+    fn assert_empty(&self) {
+        for directory in ["tmp", "layers", "names", "blobs/sha256"] {
+            let left: Vec<_> = fs::read_dir(self.path("store").join(directory)).unwrap().flatten().collect();
+            assert!(left.is_empty(), "{directory}: {left:?}");
+        }
+    }
+}
+
+/// One entry, with its name as raw bytes so that a hostile one can be written.
+#[derive(Clone)]
+struct Item {
+    kind: EntryType,
+    name: &'static str,
+    link: &'static str,
+    content: &'static [u8],
+    mode: u32,
+    owner: u64,
+    attribute: Option<(&'static str, &'static [u8])>,
+}
+
+fn item(kind: EntryType, name: &'static str) -> Item {
+    Item { kind, name, link: "", content: b"", mode: 0o755, owner: 0, attribute: None }
+}
+
+fn file(name: &'static str, content: &'static [u8]) -> Item {
+    Item { content, mode: 0o644, ..item(EntryType::Regular, name) }
+}
+
+fn link(kind: EntryType, name: &'static str, target: &'static str) -> Item {
+    Item { link: target, ..item(kind, name) }
+}
+
+impl Item {
+    fn append(&self, builder: &mut Builder<File>) {
+        if let Some((name, value)) = self.attribute {
+            builder.append_pax_extensions([(format!("SCHILY.xattr.{name}").as_str(), value)]).unwrap();
+        }
+        let mut header = Header::new_ustar();
+        header.set_entry_type(self.kind);
+        header.as_old_mut().name[..self.name.len()].copy_from_slice(self.name.as_bytes());
+        header.as_old_mut().linkname[..self.link.len()].copy_from_slice(self.link.as_bytes());
+        header.set_size(self.content.len() as u64);
+        header.set_mode(self.mode);
+        header.set_uid(self.owner);
+        header.set_gid(self.owner);
+        header.set_mtime(1_600_000_000);
+        header.set_cksum();
+        builder.append(&header, self.content).unwrap();
+    }
+}
+
+fn honest() -> Vec<Item> {
+    vec![
+        Item { mode: 0o750, ..item(EntryType::Directory, "./") },
+        Item { mode: 0o755, ..item(EntryType::Directory, "usr/") },
+        Item { mode: 0o4755, owner: 0, ..file("usr/su", b"program") },
+        Item { owner: 65_535, attribute: Some(("user.note", b"kept")), ..file("usr/nobody", b"mine") },
+        Item { attribute: Some(("security.capability", b"dropped")), ..file("usr/ping", b"raw") },
+        link(EntryType::Link, "usr/again", "usr/su"),
+        link(EntryType::Symlink, "bin", "usr"),
+        link(EntryType::Symlink, "etc-shadow", "/etc/shadow"),
+        item(EntryType::Fifo, "pipe"),
+        item(EntryType::Char, "dev/null"),
+        item(EntryType::Block, "dev/sda"),
+        file("deep/er/file", b"parents are made"),
+        file("usr/nobody2", b"first"),
+        file("usr/nobody2", b"second replaces first"),
+    ]
+}
+
+#[test]
+fn an_archive_is_unpacked_as_it_was_packed() {
+    let place = Place::new();
+    let archive = place.archive("root.tar", &honest());
+    let imported = place.store.import_rootfs_tar(&archive, "base").unwrap();
+    assert!(imported.unpacked);
+    assert_eq!((imported.skipped.devices, imported.skipped.attributes), (2, 1));
+    let layer = place.layer();
+    let of = |name: &str| fs::symlink_metadata(layer.join(name)).unwrap();
+    let su = of("usr/su");
+    assert_eq!((su.mode() & 0o7777, su.uid(), su.nlink(), su.mtime()), (0o4755, 0, 2, 1_600_000_000));
+    assert_eq!((of("usr/nobody").uid(), of("usr/nobody").gid()), (65_535, 65_535));
+    assert_eq!(xattr::get(layer.join("usr/nobody"), "user.note").unwrap().unwrap(), b"kept");
+    assert_eq!(xattr::get(layer.join("usr/ping"), "security.capability").unwrap(), None);
+    assert_eq!(fs::read_link(layer.join("etc-shadow")).unwrap(), Path::new("/etc/shadow"));
+    assert!(of("pipe").file_type().is_fifo());
+    assert_eq!((of("").mode() & 0o7777, of("usr").mtime()), (0o750, 1_600_000_000));
+    assert_eq!(fs::read(layer.join("usr/nobody2")).unwrap(), b"second replaces first");
+    assert_eq!(fs::read(layer.join("deep/er/file")).unwrap(), b"parents are made");
+    let mode = fs::metadata(place.path("store/layers")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "other users must not reach set-user-id programs of an image");
+    assert_eq!(place.store.list().unwrap(), [("base".to_owned(), imported.image)]);
+}
+
+#[test]
+fn the_second_import_of_an_archive_changes_nothing_but_the_name() {
+    let place = Place::new();
+    let archive = place.archive("root.tar", &honest());
+    let first = place.store.import_rootfs_tar(&archive, "base").unwrap();
+    let layer = place.layer();
+    let before = fs::metadata(&layer).unwrap().ino();
+    let second = place.store.import_rootfs_tar(&archive, "other").unwrap();
+    assert_eq!((second.image, second.unpacked), (first.image.clone(), false));
+    assert_eq!(fs::metadata(&layer).unwrap().ino(), before);
+    assert_eq!(place.store.resolve("other").unwrap(), place.store.resolve("base").unwrap());
+    assert_eq!(place.store.resolve(first.image.as_str()).unwrap(), first.image);
+}
+
+#[test]
+fn a_gzip_archive_gives_the_same_layer_and_another_image() {
+    let place = Place::new();
+    let plain = place.archive("root.tar", &honest());
+    let packed = place.path("root.tar.gz");
+    let mut encoder = GzEncoder::new(File::create(&packed).unwrap(), Compression::fast());
+    encoder.write_all(&fs::read(&plain).unwrap()).unwrap();
+    encoder.finish().unwrap();
+    let one = place.store.import_rootfs_tar(&plain, "plain").unwrap();
+    let two = place.store.import_rootfs_tar(&packed, "packed").unwrap();
+    assert_ne!(one.image, two.image, "the blobs differ");
+    place.layer();
+    assert_eq!(place.store.import_rootfs_tar(&packed, "packed").unwrap().image, two.image);
+}
+
+#[test]
+fn an_entry_that_could_escape_or_deceive_is_refused_by_name() {
+    let up = link(EntryType::Symlink, "up", "..");
+    let cases: Vec<(Vec<Item>, &str, EntryRefusal)> = vec![
+        (vec![file("/etc/passwd", b"x")], "/etc/passwd", EntryRefusal::Absolute),
+        (vec![file("../outside", b"x")], "../outside", EntryRefusal::Parent),
+        (vec![file("a/../../outside", b"x")], "a/../../outside", EntryRefusal::Parent),
+        (vec![up.clone(), file("up/outside", b"x")], "up/outside", EntryRefusal::ThroughLink),
+        (vec![up.clone(), item(EntryType::Directory, "up")], "up", EntryRefusal::ThroughLink),
+        (vec![up, item(EntryType::Directory, "up/new/er")], "up/new/er", EntryRefusal::ThroughLink),
+        (vec![file("plain", b"x"), file("plain/below", b"x")], "plain/below", EntryRefusal::ThroughLink),
+        (vec![link(EntryType::Link, "stolen", "/etc/shadow")], "stolen", EntryRefusal::Absolute),
+        (vec![link(EntryType::Link, "stolen", "../../secret")], "stolen", EntryRefusal::Parent),
+        (vec![link(EntryType::Link, "stolen", "absent")], "stolen", EntryRefusal::NoTarget),
+        (vec![item(EntryType::Directory, "d"), link(EntryType::Link, "h", "d")], "h", EntryRefusal::NoTarget),
+        (vec![item(EntryType::Directory, "d"), file("d", b"x")], "d", EntryRefusal::OverDirectory),
+        (vec![file(".wh.gone", b"")], ".wh.gone", EntryRefusal::Whiteout),
+        (vec![Item { owner: 65_536, ..file("far", b"x") }], "far", EntryRefusal::Owner),
+        (
+            vec![Item { attribute: Some(("user.overlay.redirect", b"/etc")), ..file("r", b"x") }],
+            "r",
+            EntryRefusal::Overlay,
+        ),
+        (
+            vec![Item { attribute: Some(("trusted.overlay.opaque", b"y")), ..file("o", b"x") }],
+            "o",
+            EntryRefusal::Overlay,
+        ),
+    ];
+    for (entries, name, why) in cases {
+        let place = Place::new();
+        let outside = place.path("outside");
+        let archive = place.archive("root.tar", &[vec![file("before", b"fine")], entries].concat());
+        match place.store.import_rootfs_tar(&archive, "base").unwrap_err() {
+            StoreError::Entry { entry, source } => assert_eq!((entry.as_str(), source), (name, why)),
+            other => panic!("{name}: {other}"),
+        }
+        assert!(!outside.exists() && !place.path("store/outside").exists());
+        place.assert_empty();
+    }
+}
+
+#[test]
+fn what_is_no_archive_is_said_to_be_none() {
+    let place = Place::new();
+    fs::write(place.path("text"), "just some words\n".repeat(100)).unwrap();
+    fs::write(place.path("empty"), "").unwrap();
+    let whole = place.archive("root.tar", &[file("big", &[7; 4096])]);
+    fs::write(place.path("torn"), &fs::read(whole).unwrap()[..2000]).unwrap();
+    fs::write(place.path("torn.gz"), [0x1f, 0x8b, 8, 0, 1, 2]).unwrap();
+    for name in ["text", "empty", "torn", "torn.gz", "store"] {
+        let refused = place.store.import_rootfs_tar(&place.path(name), "base").unwrap_err();
+        assert!(refused.to_string().contains(&format!("{name} is not a complete tar archive")), "{name}: {refused}");
+        assert!(refused.source().is_some());
+        place.assert_empty();
+    }
+    let absent = place.store.import_rootfs_tar(&place.path("absent"), "base").unwrap_err();
+    assert!(matches!(absent, StoreError::Io { operation: "open archive", .. }), "{absent}");
+}
+
+#[test]
+fn what_a_crash_left_is_gone_after_the_next_import() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("store/tmp/abc.layer/half/made")).unwrap();
+    fs::write(place.path("store/tmp/blob"), "half").unwrap();
+    let archive = place.archive("root.tar", &[file("a", b"b")]);
+    place.store.import_rootfs_tar(&archive, "base").unwrap();
+    assert_eq!(fs::read_dir(place.path("store/tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn only_one_import_runs_at_a_time() {
+    let place = Place::new();
+    let lock = File::create(place.path("store/import.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let archive = place.archive("root.tar", &[file("a", b"b")]);
+    assert!(matches!(place.store.import_rootfs_tar(&archive, "base"), Err(StoreError::Busy { .. })));
+}
+
+#[test]
+fn a_full_disk_is_said_to_be_full_and_leaves_nothing() {
+    let place = Place::new();
+    let archive = place.archive("root.tar", &[file("big", &[7; 3 << 20])]);
+    let small = place.path("store/tmp");
+    rustix::mount::mount("small", &small, "tmpfs", rustix::mount::MountFlags::empty(), Some(c"size=1m")).unwrap();
+    let refused = place.store.import_rootfs_tar(&archive, "base").unwrap_err();
+    rustix::mount::unmount(&small, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(matches!(refused, StoreError::NoSpace { .. }), "{refused}");
+    place.assert_empty();
+}

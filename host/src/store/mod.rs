@@ -1,0 +1,17 @@
+//! What the host keeps: one SQLite file per session, one index over all of them, blobs by digest.
+//!
+//! Only this module knows SQL. Every call runs on one of a few database threads ([`threads`]); a session always
+//! meets the same thread, so its file has one writer.
+
+mod blobs;
+mod database;
+mod error;
+mod index;
+pub mod pulls;
+mod session_log;
+mod threads;
+
+pub use blobs::Blobs;
+pub use error::StoreError;
+pub use index::Index;
+pub use session_log::SessionLogs;

@@ -1,0 +1,220 @@
+//! One git process behind one HTTP request: the body streams in, the answer streams out, nothing is kept whole.
+//!
+//! ```text
+//!  request body ──feed──► stdin ┐                        ┌ stdout ──► response body ──► client
+//!                               └ git, in its own group ─┘                │ dropped when the client goes
+//!  supervisor task: waits for the end, or ends git on ◄── deadline, limit, ◄┘
+//!  then settles (what did the push change?), then lets the response end
+//! ```
+//!
+//! Owns the life of that process. Does not know what git is asked.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::process::{GitChild, tail};
+
+/// Most bytes of an answer in memory at once.
+const PIECE: usize = 32 * 1024;
+
+/// Why a transfer did not go to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TransferError {
+    /// Git could not be started or its pipes failed.
+    #[error("cannot run git")]
+    Io(#[from] io::Error),
+    /// Git ended with an error and said nothing to the client.
+    #[error("git failed with {status}: {stderr}")]
+    Git {
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of its error output.
+        stderr: String,
+    },
+    /// The client sent too much.
+    #[error("the request is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// The client stopped sending in the middle.
+    #[error("the client sent nothing for {idle:?}")]
+    Stalled {
+        /// The limit.
+        idle: Duration,
+    },
+    /// The request broke off, or its compression is broken.
+    #[error("the request could not be read")]
+    Request(#[source] axum::Error),
+    /// It took too long.
+    #[error("the transfer took longer than {deadline:?}")]
+    Deadline {
+        /// The limit.
+        deadline: Duration,
+    },
+    /// The client went away.
+    #[error("the client went away")]
+    Abandoned,
+    /// The host is stopping.
+    #[error("the host is stopping")]
+    Stopping,
+}
+
+/// What a request sends to git.
+pub(super) struct Input {
+    /// What was read already.
+    pub(super) head: Vec<u8>,
+    /// What follows.
+    pub(super) rest: BodyDataStream,
+    /// Most bytes of both.
+    pub(super) limit: u64,
+    /// Longest time between two pieces.
+    pub(super) idle: Duration,
+}
+
+/// A transfer about to begin.
+pub(super) struct Transfer {
+    /// Git.
+    pub(super) command: Command,
+    /// What it reads; nothing where absent.
+    pub(super) input: Option<Input>,
+    /// Time for all of it.
+    pub(super) deadline: Duration,
+    /// Its place among the git processes, and among the requests of its router.
+    pub(super) permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    /// Done once git has ended, however it ended, and before the response ends.
+    pub(super) settle: BoxFuture<'static, ()>,
+}
+
+impl Transfer {
+    /// Starts git. Returns the body of the answer as soon as there is a first piece of it, so that an early failure can
+    /// still become a status.
+    pub(super) async fn start(mut self) -> Result<Body, TransferError> {
+        if self.input.is_some() {
+            self.command.stdin(Stdio::piped());
+        }
+        let (process, request) = self.permits;
+        let mut git = GitChild::spawn(self.command, process)?;
+        let stdout = git.child().stdout.take().ok_or_else(|| io::Error::other("git has no output"))?;
+        let stop = CancellationToken::new();
+        let (input, deadline, settle, stopped) = (self.input, self.deadline, self.settle, stop.clone());
+        let supervisor = tokio::spawn(async move {
+            let ended = supervise(git, input, deadline, stopped).await;
+            settle.await;
+            drop(request);
+            ended
+        });
+        let answer = Answer { stdout, buffer: BytesMut::new(), spoke: false, supervisor, _stop: stop.drop_guard() };
+        match answer.next().await? {
+            None => Ok(Body::empty()),
+            Some((first, answer)) => {
+                let rest = futures::stream::try_unfold(answer, |answer| async move {
+                    let next = answer.next().await;
+                    next.inspect_err(|error| tracing::warn!(%error, "a git transfer broke off"))
+                });
+                Ok(Body::from_stream(futures::stream::once(async { Ok(first) }).chain(rest)))
+            }
+        }
+    }
+}
+
+/// Git's answer on its way. Dropping it ends git.
+struct Answer {
+    stdout: ChildStdout,
+    buffer: BytesMut,
+    spoke: bool,
+    supervisor: JoinHandle<Result<(), TransferError>>,
+    _stop: DropGuard,
+}
+
+impl Answer {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, TransferError> {
+        self.buffer.reserve(PIECE);
+        if self.stdout.read_buf(&mut self.buffer).await? > 0 {
+            self.spoke = true;
+            return Ok(Some((self.buffer.split().freeze(), self)));
+        }
+        match self.supervisor.await.unwrap_or(Err(TransferError::Stopping)) {
+            // What git said is for the client to judge. It fails harmlessly too, such as at the end of the first round
+            // of a shallow fetch.
+            Err(TransferError::Git { status, stderr }) if self.spoke => {
+                tracing::debug!(%status, stderr, "git answered and then failed");
+                Ok(None)
+            }
+            // An answer that was cut short must not look whole: an error breaks the connection.
+            ended => ended.map(|()| None),
+        }
+    }
+}
+
+async fn supervise(
+    mut git: GitChild,
+    input: Option<Input>,
+    deadline: Duration,
+    stopped: CancellationToken,
+) -> Result<(), TransferError> {
+    let child = git.child();
+    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+    let work = async {
+        let fed = async {
+            match (stdin, input) {
+                (Some(stdin), Some(input)) => feed(stdin, input).await,
+                _ => Ok(()),
+            }
+        };
+        let ended = async { Ok(child.wait().await?) };
+        let ((), status, stderr) = tokio::try_join!(fed, ended, async { Ok(tail(stderr).await) })?;
+        Ok((status, stderr))
+    };
+    let result = tokio::select! {
+        biased;
+        result = work => result,
+        () = stopped.cancelled() => Err(TransferError::Abandoned),
+        () = tokio::time::sleep(deadline) => Err(TransferError::Deadline { deadline }),
+    };
+    match result {
+        Ok((status, _)) if status.success() => Ok(()),
+        Ok((status, stderr)) => Err(TransferError::Git { status, stderr }),
+        Err(error) => {
+            git.end().await;
+            Err(error)
+        }
+    }
+}
+
+/// Hands the request to git. Where git stops reading first, the rest is taken and dropped, so that the client comes to
+/// read why.
+async fn feed(stdin: ChildStdin, input: Input) -> Result<(), TransferError> {
+    let Input { head, mut rest, limit, idle } = input;
+    let mut stdin = Some(stdin);
+    let mut total = 0;
+    let mut piece = Bytes::from(head);
+    loop {
+        total += piece.len() as u64;
+        if total > limit {
+            return Err(TransferError::TooLarge { limit });
+        }
+        if let Some(pipe) = &mut stdin
+            && pipe.write_all(&piece).await.is_err()
+        {
+            stdin = None;
+        }
+        piece = match timeout(idle, rest.next()).await {
+            Err(_) => return Err(TransferError::Stalled { idle }),
+            Ok(None) => return Ok(()),
+            Ok(Some(next)) => next.map_err(TransferError::Request)?,
+        };
+    }
+}

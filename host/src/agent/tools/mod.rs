@@ -1,0 +1,204 @@
+//! The agent's tools. Each is a definition for the model and a function over the [`Hands`].
+//!
+//! Tools know the workspace only through [`Hands`]; that hooks ran before is the session's business.
+
+mod command;
+mod files;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ostler_protocol::CallId;
+use ostler_protocol::event::ToolOutcome;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// What the model is told about a tool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolDefinition {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub description: &'static str,
+    /// JSON Schema of its arguments.
+    pub parameters: Value,
+}
+
+/// What a tool gives back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolOutput {
+    /// How it ended.
+    pub outcome: ToolOutcome,
+    /// Everything that it wrote or says.
+    pub bytes: Vec<u8>,
+    /// Whether `bytes` is only the beginning because a limit was reached.
+    pub truncated: bool,
+    /// Exit status, for commands.
+    pub exit_status: Option<i32>,
+}
+
+impl ToolOutput {
+    /// It worked and says `text`.
+    pub fn done(text: impl Into<String>) -> Self {
+        Self { outcome: ToolOutcome::Done, bytes: text.into().into_bytes(), truncated: false, exit_status: None }
+    }
+
+    /// It could not be done, and why, in words that help the model.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Self { outcome: ToolOutcome::Failed, ..Self::done(text) }
+    }
+}
+
+/// A command for the workspace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// The call that it belongs to; also its name in the sandbox.
+    pub call: CallId,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Wall time after which it is ended.
+    pub timeout: Duration,
+}
+
+/// Why the hands could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum HandsError {
+    /// The request is wrong; the words are for the model.
+    #[error("{0}")]
+    Refused(String),
+    /// The sandbox is gone; whether the request took effect is not known.
+    #[error("the sandbox went away: {0}")]
+    Gone(String),
+}
+
+/// A file as the hands give it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileContent {
+    /// Its bytes, at most as many as were asked for.
+    pub bytes: Vec<u8>,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What a tool can do to a workspace. Paths are relative to it, or absolute within it.
+#[async_trait]
+pub trait Hands: Send + Sync {
+    /// Runs a command to its end.
+    async fn run(&self, command: Command) -> Result<ToolOutput, HandsError>;
+    /// Reads a regular file, at most `max` bytes of it.
+    async fn read(&self, path: &str, max: u64) -> Result<FileContent, HandsError>;
+    /// Replaces or makes a regular file.
+    async fn write(&self, path: &str, content: &[u8]) -> Result<(), HandsError>;
+    /// Names in a folder, sorted, folders with a slash behind; the second part is whether there are more.
+    async fn list(&self, path: &str) -> Result<(Vec<String>, bool), HandsError>;
+}
+
+/// Runs a tool. Wrong arguments and refusals are results for the model, not errors.
+pub async fn run(hands: &dyn Hands, call: CallId, tool: &str, arguments: &Value) -> ToolOutput {
+    let result = match tool {
+        "shell" => command::shell(hands, call, arguments).await,
+        "search" => command::search(hands, call, arguments).await,
+        "read_file" => files::read_file(hands, arguments).await,
+        "write_file" => files::write_file(hands, arguments).await,
+        "edit_file" => files::edit_file(hands, arguments).await,
+        "list_files" => files::list_files(hands, arguments).await,
+        _ => Err(ToolError::Unknown(tool.to_owned())),
+    };
+    match result {
+        Ok(output) => output,
+        Err(ToolError::Hands(HandsError::Gone(why))) => ToolOutput {
+            outcome: ToolOutcome::Unknown,
+            ..ToolOutput::done(format!("the sandbox went away: {why}; whether this took effect is not known"))
+        },
+        Err(error) => ToolOutput::failed(error.to_string()),
+    }
+}
+
+/// Why a tool could not do its work.
+#[derive(Debug, thiserror::Error)]
+enum ToolError {
+    #[error("there is no tool `{0}`; there are: {names}", names = names())]
+    Unknown(String),
+    #[error("the arguments do not fit: {0}")]
+    Arguments(String),
+    #[error("{0}")]
+    Impossible(String),
+    #[error(transparent)]
+    Hands(#[from] HandsError),
+}
+
+fn names() -> String {
+    definitions().iter().map(|definition| definition.name).collect::<Vec<_>>().join(", ")
+}
+
+fn arguments<T: DeserializeOwned>(value: &Value) -> Result<T, ToolError> {
+    T::deserialize(value).map_err(|error| ToolError::Arguments(error.to_string()))
+}
+
+/// What the model may call.
+#[must_use]
+pub fn definitions() -> Vec<ToolDefinition> {
+    let text = |what: &str| json!({ "type": "string", "description": what });
+    let object = |properties: Value, required: &[&str]| json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false });
+    vec![
+        ToolDefinition {
+            name: "shell",
+            description: "Runs a command with bash in the workspace. Output is stdout and stderr together. No input.",
+            parameters: object(
+                json!({
+                    "command": text("The command line"),
+                    "timeout_ms": { "type": "integer", "minimum": 1, "description": "Time limit, 120000 when absent" },
+                }),
+                &["command"],
+            ),
+        },
+        ToolDefinition {
+            name: "read_file",
+            description: "Reads a text file of the workspace with line numbers.",
+            parameters: object(
+                json!({
+                    "path": text("Path in the workspace"),
+                    "offset": { "type": "integer", "minimum": 1, "description": "First line, 1 when absent" },
+                    "limit": { "type": "integer", "minimum": 1, "description": "Most lines, 2000 when absent" },
+                }),
+                &["path"],
+            ),
+        },
+        ToolDefinition {
+            name: "write_file",
+            description: "Replaces or makes a file of the workspace, with the folders above it.",
+            parameters: object(
+                json!({ "path": text("Path in the workspace"), "content": text("All of it") }),
+                &["path", "content"],
+            ),
+        },
+        ToolDefinition {
+            name: "edit_file",
+            description: "Replaces one piece of a file. The old piece must occur exactly once.",
+            parameters: object(
+                json!({
+                    "path": text("Path in the workspace"),
+                    "old": text("The piece to replace, exactly"),
+                    "new": text("What to put in its place"),
+                }),
+                &["path", "old", "new"],
+            ),
+        },
+        ToolDefinition {
+            name: "search",
+            description: "Finds lines that match an extended regular expression, below a path of the workspace.",
+            parameters: object(
+                json!({ "pattern": text("The expression"), "path": text("Where, the whole workspace when absent") }),
+                &["pattern"],
+            ),
+        },
+        ToolDefinition {
+            name: "list_files",
+            description: "Lists a folder of the workspace. Folders end with a slash.",
+            parameters: object(json!({ "path": text("The folder, the workspace itself when absent") }), &[]),
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! The tools over hands that are a map in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::*;
+
+#[derive(Default)]
+struct Memory {
+    files: Mutex<BTreeMap<String, String>>,
+    ran: Mutex<Vec<Command>>,
+}
+
+impl Memory {
+    fn with(path: &str, content: &str) -> Self {
+        let memory = Self::default();
+        memory.files.lock().unwrap().insert(path.into(), content.into());
+        memory
+    }
+
+    fn content(&self, path: &str) -> Option<String> {
+        self.files.lock().unwrap().get(path).cloned()
+    }
+}
+
+#[async_trait]
+impl Hands for Memory {
+    async fn run(&self, command: Command) -> Result<ToolOutput, HandsError> {
+        self.ran.lock().unwrap().push(command);
+        Ok(ToolOutput { exit_status: Some(1), ..ToolOutput::done("") })
+    }
+
+    async fn read(&self, path: &str, _max: u64) -> Result<FileContent, HandsError> {
+        let content = self.content(path).ok_or_else(|| HandsError::Refused(format!("{path} does not exist")))?;
+        Ok(FileContent { size: content.len() as u64, bytes: content.into_bytes() })
+    }
+
+    async fn write(&self, path: &str, content: &[u8]) -> Result<(), HandsError> {
+        self.files.lock().unwrap().insert(path.into(), String::from_utf8(content.to_vec()).unwrap());
+        Ok(())
+    }
+
+    async fn list(&self, path: &str) -> Result<(Vec<String>, bool), HandsError> {
+        if path.contains("..") {
+            return Err(HandsError::Gone("the link broke".into()));
+        }
+        Ok((self.files.lock().unwrap().keys().cloned().collect(), false))
+    }
+}
+
+async fn call(memory: &Memory, tool: &str, value: Value) -> (ToolOutcome, String) {
+    let output = run(memory, CallId::generate(), tool, &value).await;
+    (output.outcome, String::from_utf8(output.bytes).unwrap())
+}
+
+#[tokio::test]
+async fn an_edit_needs_exactly_one_occurrence_and_changes_nothing_otherwise() {
+    let memory = Memory::with("a.py", "x = 1\ny = 1\n");
+    for (old, words) in [("z", "does not occur"), ("1", "occurs 2 times"), ("", "is empty")] {
+        let (outcome, text) = call(&memory, "edit_file", json!({ "path": "a.py", "old": old, "new": "2" })).await;
+        assert_eq!(outcome, ToolOutcome::Failed);
+        assert!(text.contains(words), "{text}");
+        assert_eq!(memory.content("a.py").unwrap(), "x = 1\ny = 1\n");
+    }
+    let (outcome, text) = call(&memory, "edit_file", json!({ "path": "a.py", "old": "y = 1", "new": "y = 2" })).await;
+    assert_eq!((outcome, text.as_str()), (ToolOutcome::Done, "edited a.py at line 2"));
+    assert_eq!(memory.content("a.py").unwrap(), "x = 1\ny = 2\n");
+}
+
+#[tokio::test]
+async fn a_file_is_read_with_numbers_and_in_parts() {
+    let memory = Memory::with("a", "one\ntwo\nthree\n");
+    let (_, text) = call(&memory, "read_file", json!({ "path": "a", "offset": 2, "limit": 1 })).await;
+    assert_eq!(text, "     2\ttwo\n(lines 2 to 2 of 3; read on with offset 3)\n");
+    let (outcome, text) = call(&memory, "read_file", json!({ "path": "a", "offset": 9 })).await;
+    assert_eq!(outcome, ToolOutcome::Failed);
+    assert!(text.contains("has 3 lines"), "{text}");
+}
+
+#[tokio::test]
+async fn wrong_arguments_and_unknown_tools_are_explained_to_the_model() {
+    let memory = Memory::default();
+    for (tool, value, words) in [
+        ("teleport", json!({}), "there are: shell, read_file"),
+        ("shell", json!({ "cmd": "ls" }), "unknown field `cmd`"),
+        ("shell", json!({ "command": "  " }), "is empty"),
+        ("shell", json!({ "command": "ls", "timeout_ms": 0 }), "must be 1 to"),
+        ("read_file", json!({ "path": 7 }), "expected a string"),
+        ("read_file", json!({ "path": "nope" }), "does not exist"),
+    ] {
+        let (outcome, text) = call(&memory, tool, value).await;
+        assert_eq!(outcome, ToolOutcome::Failed);
+        assert!(text.contains(words), "{text}");
+    }
+    assert!(memory.ran.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_sandbox_makes_the_outcome_unknown_not_failed() {
+    let (outcome, text) = call(&Memory::default(), "list_files", json!({ "path": ".." })).await;
+    assert_eq!(outcome, ToolOutcome::Unknown);
+    assert!(text.contains("not known"), "{text}");
+}
+
+#[tokio::test]
+async fn a_search_without_a_hit_says_so() {
+    let memory = Memory::default();
+    let (outcome, text) = call(&memory, "search", json!({ "pattern": "-x" })).await;
+    assert_eq!((outcome, text.as_str()), (ToolOutcome::Done, "nothing found"));
+    let ran = memory.ran.lock().unwrap();
+    assert_eq!(&ran[0].argv[5..], ["-e", "-x", "--", "."], "a pattern can never be taken for an option");
+}

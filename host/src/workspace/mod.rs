@@ -1,0 +1,191 @@
+//! Workspaces: a sandbox with the session's repository in it, and what may be done to it.
+//!
+//! Owns the sandbox of a session from its making to its end, the identity under which commands run, and the scripts
+//! that clone, diff, commit and push. Does not know events: the session's actor translates.
+
+mod error;
+mod hands;
+mod repository;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ostler_protocol::SessionId;
+use ostler_sandbox::client::{Deadlines, Guest, Launcher, Started};
+use ostler_sandbox::wire::launcher::{Files, Limits};
+
+use crate::door::{Door, DoorEvent};
+use crate::forge::{Access, Forge, RepositoryName};
+
+pub use error::{WorkspaceError, chain};
+pub use hands::TurnHands;
+pub use repository::{Commit, GIT_HOST, Published, commit_message};
+
+/// Time that a sandbox may take to start.
+const CREATE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Makes workspaces. Cheap to clone.
+#[derive(Clone)]
+pub struct Workspaces {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    launcher: Launcher,
+    image: String,
+    limits: Limits,
+    epoch: u64,
+    forge: Forge,
+    /// Sandboxes that outlived the host before this one and were not claimed yet.
+    living: Mutex<HashSet<String>>,
+}
+
+/// What a workspace is for.
+#[derive(Clone, Debug)]
+pub struct Purpose {
+    /// Whose it is; also the name of the sandbox.
+    pub session: SessionId,
+    /// Repository in it.
+    pub repository: RepositoryName,
+    /// Branch that the work starts from.
+    pub base_branch: String,
+    /// Commit that the work starts from.
+    pub base_commit: String,
+    /// Branch that the work goes to; the only one that may be pushed.
+    pub branch: String,
+}
+
+/// A living workspace. The sandbox lives on when this is dropped; [`Workspaces::end`] ends it.
+pub struct Workspace {
+    purpose: Purpose,
+    guest: Guest,
+    door: Door,
+}
+
+impl Workspace {
+    /// What the sandbox wanted from the network and was refused. Ends with the workspace.
+    #[must_use]
+    pub fn refusals(&self) -> tokio::sync::broadcast::Receiver<DoorEvent> {
+        self.door.events()
+    }
+}
+
+/// A workspace that was started.
+pub struct Ready {
+    /// It.
+    pub workspace: Arc<Workspace>,
+    /// Whether the files of an earlier sandbox were found again.
+    pub restored: bool,
+    /// Time from request to ready.
+    pub took: Duration,
+}
+
+impl Workspaces {
+    /// Makes workspaces from `image` through `launcher`. `living` are the sandboxes that the launcher still has.
+    #[must_use]
+    pub fn new(
+        launcher: Launcher,
+        image: String,
+        limits: Limits,
+        epoch: u64,
+        forge: Forge,
+        living: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let living = Mutex::new(living.into_iter().collect());
+        Self { inner: Arc::new(Inner { launcher, image, limits, epoch, forge, living }) }
+    }
+
+    /// Starts a sandbox and puts the repository in it; nothing of it is left when this fails. Where the session
+    /// `had_workspace` and its files are found again, nothing is cloned into them: they hold work.
+    pub async fn start(&self, purpose: &Purpose, had_workspace: bool) -> Result<Ready, WorkspaceError> {
+        let began = Instant::now();
+        let sandbox = purpose.session.bare();
+        let launcher = &self.inner.launcher;
+        let started = launcher
+            .create(&sandbox, &self.inner.image, self.inner.limits, CREATE_DEADLINE)
+            .await
+            .map_err(|source| WorkspaceError::Create { source })?;
+        let restored = started.info.restored;
+        match self.open(purpose, started, restored && had_workspace).await {
+            Ok((workspace, fresh)) => {
+                let restored = restored && !fresh;
+                Ok(Ready { workspace: Arc::new(workspace), restored, took: began.elapsed() })
+            }
+            Err(error) => {
+                let files = if restored { Files::Keep } else { Files::Remove };
+                if let Err(second) = launcher.destroy(&sandbox, files).await {
+                    tracing::error!(%sandbox, error = &second as &dyn std::error::Error, "a sandbox could not be ended");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        purpose: &Purpose,
+        started: Started,
+        holds_work: bool,
+    ) -> Result<(Workspace, bool), WorkspaceError> {
+        let workspace = self.connect(purpose, started).await?;
+        let fresh = !holds_work && workspace.clone_repository().await?;
+        Ok((workspace, fresh))
+    }
+
+    async fn connect(&self, purpose: &Purpose, started: Started) -> Result<Workspace, WorkspaceError> {
+        let access = Access::Session {
+            session: purpose.session,
+            repository: purpose.repository.clone(),
+            base_branch: purpose.base_branch.clone(),
+            push_branch: purpose.branch.clone(),
+        };
+        let door = Door::serve(started.door_tcp, started.door_dns, self.inner.forge.clone(), access)
+            .map_err(|source| WorkspaceError::Door { source })?;
+        let guest = Guest::connect(started.control, self.inner.epoch, Deadlines::default())
+            .await
+            .map_err(|source| WorkspaceError::Guest { doing: "greet the guest", source })?;
+        Ok(Workspace { purpose: purpose.clone(), guest, door })
+    }
+
+    /// Takes up the sandbox of a session that outlived an earlier host; `None` where there is none.
+    pub async fn reclaim(&self, purpose: &Purpose) -> Result<Option<Arc<Workspace>>, WorkspaceError> {
+        let sandbox = purpose.session.bare();
+        let living = self.inner.living.lock().unwrap_or_else(PoisonError::into_inner).remove(&sandbox);
+        if !living {
+            return Ok(None);
+        }
+        let started =
+            self.inner.launcher.reclaim(&sandbox).await.map_err(|source| WorkspaceError::Reclaim { source })?;
+        Ok(Some(Arc::new(self.connect(purpose, started).await?)))
+    }
+
+    /// Ends the sandbox of a session and keeps its files for the next one. One that does not live is no error.
+    pub async fn end(&self, session: SessionId) -> Result<(), WorkspaceError> {
+        let sandbox = session.bare();
+        self.inner.launcher.destroy(&sandbox, Files::Keep).await.map_err(|source| WorkspaceError::End { source })
+    }
+
+    /// Ends sandboxes that no session of this host claims.
+    pub async fn end_unclaimed(&self, known: impl Fn(&str) -> bool) -> Result<(), WorkspaceError> {
+        let unclaimed: Vec<String> = {
+            let living = self.inner.living.lock().unwrap_or_else(PoisonError::into_inner);
+            living.iter().filter(|sandbox| !known(sandbox)).cloned().collect()
+        };
+        for sandbox in unclaimed {
+            tracing::warn!(%sandbox, "ending a sandbox that belongs to no session");
+            self.inner
+                .launcher
+                .destroy(&sandbox, Files::Keep)
+                .await
+                .map_err(|source| WorkspaceError::End { source })?;
+        }
+        Ok(())
+    }
+
+    /// The launcher's news about sandboxes that ended by themselves.
+    #[must_use]
+    pub fn deaths(&self) -> tokio::sync::broadcast::Receiver<ostler_sandbox::client::Died> {
+        self.inner.launcher.events()
+    }
+}

@@ -1,0 +1,127 @@
+//! The state as a fold over events: what a restarted host knows is what the log says.
+
+use ostler_protocol::EventBody;
+use ostler_protocol::event::{ToolCall, TurnOutcome};
+
+use super::state::{Identity, Prompt, Stage, State, Turn, Workspace};
+use crate::agent::message::Message;
+
+/// Longest title, in characters.
+const TITLE_LENGTH: usize = 80;
+
+impl State {
+    /// Takes one event of the log.
+    pub fn apply(&mut self, body: &EventBody) {
+        match body {
+            EventBody::SessionCreated { .. } => self.apply_created(body),
+            EventBody::PromptSubmitted { prompt, text, author } => {
+                if self.title.is_empty() {
+                    self.title = title(text);
+                }
+                self.queue.push_back(Prompt { id: *prompt, text: text.clone(), author: author.clone() });
+            }
+            EventBody::TurnStarted { turn, prompt } => {
+                let position = self.queue.iter().position(|queued| queued.id == *prompt);
+                let Some(prompt) = position.and_then(|position| self.queue.remove(position)) else { return };
+                self.failed = false;
+                self.conversation.push(Message::User { text: prompt.text });
+                let calls = std::collections::VecDeque::new();
+                let (id, author, stage) = (*turn, prompt.author, Stage::Starting);
+                self.turn = Some(Turn { id, author, step: 0, calls, stage, stopping: false });
+            }
+            EventBody::TurnFinished { turn, outcome } => {
+                if let Some(finished) = self.turn.take() {
+                    self.publishing = (*outcome == TurnOutcome::Done).then_some((*turn, finished.author));
+                }
+                self.failed = matches!(outcome, TurnOutcome::Failed { .. } | TurnOutcome::Halted { .. });
+            }
+            EventBody::StopRequested => self.with_turn(|turn| turn.stopping = true),
+            EventBody::ContextAdded { source, text } => {
+                self.conversation.push(Message::Context { source: source.clone(), text: text.clone() });
+            }
+            EventBody::ModelRequested { step, .. } => {
+                self.context_loaded = true;
+                self.with_turn(|turn| (turn.step, turn.stage) = (*step, Stage::Model));
+            }
+            EventBody::ModelResponded { text, calls, .. } => self.apply_response(text, calls),
+            EventBody::ToolStarted { call, arguments, .. } => self.with_turn(|turn| {
+                turn.stage = Stage::Running;
+                // From here on the call is what the hooks made of it.
+                if let Some(current) = turn.calls.front_mut().filter(|current| current.call == *call) {
+                    current.arguments = arguments.clone();
+                }
+            }),
+            EventBody::ToolFinished { call, outcome, output, exit_status, .. } => {
+                self.conversation.push(Message::Tool {
+                    call: *call,
+                    outcome: *outcome,
+                    output: output.clone(),
+                    exit_status: *exit_status,
+                });
+                self.with_turn(|turn| {
+                    turn.calls.retain(|open| open.call != *call);
+                    turn.stage = Stage::Deciding;
+                });
+            }
+            EventBody::WorkspaceRequested => self.workspace = Workspace::Starting,
+            EventBody::WorkspaceReady { .. } => (self.workspace, self.had_workspace) = (Workspace::Ready, true),
+            EventBody::WorkspaceLost { .. } => self.workspace = Workspace::None,
+            EventBody::PullRequestOpened { pull_request, .. } | EventBody::PullRequestUpdated { pull_request, .. } => {
+                self.pull_request = Some(*pull_request);
+                self.publishing = None;
+            }
+            EventBody::PublishSkipped { .. } => self.publishing = None,
+            EventBody::Decided { .. }
+            | EventBody::BranchPushed { .. }
+            | EventBody::Notice { .. }
+            | EventBody::Unknown => {}
+        }
+    }
+
+    fn apply_created(&mut self, body: &EventBody) {
+        let EventBody::SessionCreated { session, repository, base_branch, base_commit, branch, author, model, .. } =
+            body
+        else {
+            return;
+        };
+        self.session = Some(Identity {
+            id: *session,
+            repository: repository.clone(),
+            base_branch: base_branch.clone(),
+            base_commit: base_commit.clone(),
+            branch: branch.clone(),
+            author: author.clone(),
+            model: model.clone(),
+        });
+    }
+
+    fn apply_response(&mut self, text: &str, calls: &[ToolCall]) {
+        self.conversation.push(Message::Assistant { text: text.to_owned(), calls: calls.to_vec() });
+        self.with_turn(|turn| {
+            turn.calls = calls.iter().cloned().collect();
+            turn.stage = Stage::Deciding;
+        });
+    }
+
+    fn with_turn(&mut self, change: impl FnOnce(&mut Turn)) {
+        if let Some(turn) = &mut self.turn {
+            change(turn);
+        }
+    }
+}
+
+/// Marks that turn the direction of text around.
+fn is_bidirectional(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn title(prompt: &str) -> String {
+    // It becomes a commit message and the title of a pull request: nothing in it may steer a terminal.
+    let plain: String = prompt.chars().filter(|c| *c == '\n' || !(c.is_control() || is_bidirectional(*c))).collect();
+    let line = plain.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("Work");
+    if line.chars().count() <= TITLE_LENGTH {
+        return line.to_owned();
+    }
+    let cut: String = line.chars().take(TITLE_LENGTH - 1).collect();
+    format!("{}…", cut.trim_end())
+}

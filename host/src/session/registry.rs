@@ -1,0 +1,233 @@
+//! The registry: id to actor, made on demand from the log, and the answers to everything that clients ask.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ostler_protocol::api::{CreateSession, MAX_PROMPT, SessionView, SubmitPrompt};
+use ostler_protocol::event::{EVENT_VERSION, Person};
+use ostler_protocol::{ErrorCode, EventBody, PromptId, SessionId};
+use tokio::sync::{Mutex, oneshot};
+
+use super::actor::{Actor, Handle, Message, fold, view};
+use super::error::SessionError;
+use super::services::Services;
+use super::state::Prompt;
+use crate::forge::{ForgeError, NameError, RepositoryName};
+use crate::store::StoreError;
+use crate::workspace::{Workspace, chain};
+
+/// Time that an actor may take to answer.
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
+
+/// Longest name or e-mail address of a person, in bytes.
+const MAX_PERSON: usize = 200;
+
+/// Actors by session.
+pub(super) struct Registry {
+    pub(super) services: Arc<Services>,
+    actors: Mutex<HashMap<SessionId, Handle>>,
+    closing: AtomicBool,
+}
+
+impl Registry {
+    pub(super) fn new(services: Services) -> Self {
+        Self { services: Arc::new(services), actors: Mutex::new(HashMap::new()), closing: AtomicBool::new(false) }
+    }
+
+    pub(super) async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
+        let author = check_person(request.author)?;
+        let repository = request.repository.parse::<RepositoryName>().map_err(name_error)?;
+        let branch = self.services.forge.resolve(&repository, request.branch.as_deref()).await.map_err(forge_error)?;
+        let model = request.model.unwrap_or_else(|| self.services.models.default_name().to_owned());
+        if self.services.models.get(&model).is_none() {
+            let names = self.services.models.names().join(", ");
+            let error = SessionError::new(ErrorCode::NotFound, format!("this host has no model `{model}`"));
+            return Err(error.with_hint(format!("it has: {names}")));
+        }
+        let session = SessionId::generate();
+        let created = EventBody::SessionCreated {
+            session,
+            repository: repository.to_string(),
+            base_branch: branch.name,
+            base_commit: branch.commit,
+            branch: format!("ostler/{}", session.bare()),
+            author,
+            model,
+            version: EVENT_VERSION,
+        };
+        let now = self.services.clock.now_ms();
+        let mut state = super::state::State::default();
+        state.apply(&created);
+        self.services.logs.append(session, 0, now, vec![created]).await.map_err(store_error)?;
+        let view = view(session, &state, 1, now, now);
+        self.services.index.put_session(view.clone()).await.map_err(store_error)?;
+        Ok(view)
+    }
+
+    pub(super) async fn submit(
+        &self,
+        session: SessionId,
+        prompt: SubmitPrompt,
+    ) -> Result<ostler_protocol::api::PromptAccepted, SessionError> {
+        let size = prompt.text.len();
+        if prompt.text.trim().is_empty() {
+            return Err(SessionError::new(ErrorCode::BadRequest, "the prompt is empty").with_hint("say what to do"));
+        }
+        if size > MAX_PROMPT {
+            let message = format!("the prompt has {size} bytes, the limit is {MAX_PROMPT}");
+            let error = SessionError::new(ErrorCode::TooLarge, message);
+            return Err(error.with_hint("put long material into a file of the repository and name it in the prompt"));
+        }
+        if prompt.text.contains('\0') {
+            let error = SessionError::new(ErrorCode::BadRequest, "the prompt holds a zero byte");
+            return Err(error.with_hint("send text"));
+        }
+        let author = match prompt.author {
+            Some(author) => check_person(author)?,
+            None => self.view(session).await?.author,
+        };
+        let prompt = Prompt { id: PromptId::generate(), text: prompt.text, author };
+        self.ask(session, |reply| Message::Submit { prompt, reply }).await?
+    }
+
+    pub(super) async fn view(&self, session: SessionId) -> Result<SessionView, SessionError> {
+        self.ask(session, |reply| Message::View { reply }).await
+    }
+
+    pub(super) async fn stop(&self, session: SessionId) -> Result<SessionView, SessionError> {
+        self.ask(session, |reply| Message::Stop { reply }).await
+    }
+
+    pub(super) async fn borrow(&self, session: SessionId) -> Result<Option<Arc<Workspace>>, SessionError> {
+        self.ask(session, |reply| Message::Borrow { reply }).await
+    }
+
+    /// Asks an actor and waits for its answer, with a deadline.
+    async fn ask<T>(
+        &self,
+        session: SessionId,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, SessionError> {
+        let handle = self.handle(session).await?;
+        let (reply, answer) = oneshot::channel();
+        let gone = || SessionError::new(ErrorCode::Unavailable, "the session paused; try again");
+        let asked = async {
+            handle.mailbox.send(message(reply)).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())
+        };
+        match tokio::time::timeout(ANSWER, asked).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let message = format!("the session did not answer within {} s", ANSWER.as_secs());
+                Err(SessionError::new(ErrorCode::Unavailable, message))
+            }
+        }
+    }
+
+    /// The actor of a session, started from its log where it does not run.
+    pub(super) async fn handle(&self, session: SessionId) -> Result<Handle, SessionError> {
+        // Held while a log is folded: two tasks must never start two actors for one session.
+        let mut actors = self.actors.lock().await;
+        if self.closing.load(Ordering::Acquire) {
+            return Err(SessionError::new(ErrorCode::Unavailable, "the host is stopping"));
+        }
+        if let Some(handle) = actors.get(&session)
+            && !handle.mailbox.is_closed()
+        {
+            return Ok(handle.clone());
+        }
+        let folded = fold(&self.services, session).await?.ok_or_else(|| unknown(session))?;
+        let workspace = match &folded.state.session {
+            Some(identity) => self.reclaim(identity).await,
+            None => None,
+        };
+        let services = Arc::clone(&self.services);
+        let (created, updated) = (folded.created_at_ms, folded.updated_at_ms);
+        let handle = Actor::start(session, services, folded.state, folded.head, created, updated, workspace);
+        actors.insert(session, handle.clone());
+        Ok(handle)
+    }
+
+    async fn reclaim(&self, identity: &super::state::Identity) -> Option<Arc<Workspace>> {
+        let purpose = super::effects::purpose(identity).ok()?;
+        match self.services.workspaces.reclaim(&purpose).await {
+            Ok(workspace) => workspace,
+            Err(error) => {
+                tracing::warn!(session = %identity.id, error = %chain(&error), "a sandbox could not be taken up again");
+                if let Err(error) = self.services.workspaces.end(identity.id).await {
+                    tracing::error!(session = %identity.id, error = %chain(&error), "nor ended");
+                }
+                None
+            }
+        }
+    }
+
+    /// Ends every actor where it stands, for the next start to go on; none starts any more.
+    pub(super) async fn quiesce(&self) {
+        let handles: Vec<Handle> = {
+            let mut actors = self.actors.lock().await;
+            self.closing.store(true, Ordering::Release);
+            actors.drain().map(|(_, handle)| handle).collect()
+        };
+        let ended = async {
+            for handle in handles {
+                let _ = handle.mailbox.send(Message::Quit).await;
+                handle.mailbox.closed().await;
+            }
+        };
+        if tokio::time::timeout(ANSWER, ended).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
+    }
+
+    /// The actor of a session where it runs already.
+    pub(super) async fn running(&self, session: SessionId) -> Option<Handle> {
+        self.actors.lock().await.get(&session).cloned()
+    }
+}
+
+pub(super) fn unknown(session: SessionId) -> SessionError {
+    SessionError::new(ErrorCode::NotFound, format!("there is no session {session}"))
+        .with_hint("`ostler sessions` lists them")
+}
+
+pub(super) fn store_error(error: StoreError) -> SessionError {
+    if let StoreError::UnknownSession(session) = error {
+        return unknown(session);
+    }
+    let code = error.code();
+    let (text, hint) = match code {
+        ErrorCode::NoSpace => ("the disk of the host is full; nothing was changed", "free room in the data folder"),
+        ErrorCode::Overloaded => ("the host has more to write than it accepts", "try again in a moment"),
+        ErrorCode::Unavailable => ("the host is stopping", "try again when it runs"),
+        _ => ("the host's store failed; nothing was changed", "the host's log says why"),
+    };
+    SessionError::new(code, text).with_hint(hint).with_source(error)
+}
+
+pub(super) fn forge_error(error: ForgeError) -> SessionError {
+    SessionError::new(error.code(), chain(&error)).with_source(error)
+}
+
+pub(super) fn name_error(error: NameError) -> SessionError {
+    SessionError::new(ErrorCode::BadRequest, error.to_string()).with_source(error)
+}
+
+fn check_person(person: Person) -> Result<Person, SessionError> {
+    let bad = |field: &str, value: &str, right: &str| {
+        let message = format!("the author's {field} is `{value}`, it must be {right}");
+        Err(SessionError::new(ErrorCode::BadRequest, message))
+    };
+    let Person { name, email } = person;
+    let (name, email) = (name.trim().to_owned(), email.trim().to_owned());
+    let control = |text: &str| text.chars().any(|c| c.is_control() || c == '<' || c == '>');
+    if name.is_empty() || name.len() > MAX_PERSON || control(&name) {
+        return bad("name", &name, "1 to 200 bytes without control characters, `<` and `>`");
+    }
+    if !email.contains('@') || email.len() > MAX_PERSON || control(&email) || email.contains(char::is_whitespace) {
+        return bad("email", &email, "an e-mail address of at most 200 bytes");
+    }
+    Ok(Person { name, email })
+}

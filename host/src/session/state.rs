@@ -1,0 +1,224 @@
+//! What the machine knows and is told, and what it answers: types only.
+
+use std::collections::VecDeque;
+
+use ostler_protocol::event::{Blob, Person, Reason, ToolCall, ToolOutcome, Verdict};
+use ostler_protocol::{CallId, DecisionId, ErrorCode, EventBody, PromptId, PullRequestId, SessionId, TurnId};
+
+use crate::agent::message::Message;
+
+/// Everything known of a session.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// What it is about; `None` before its first event.
+    pub session: Option<Identity>,
+    /// What the model is told, in order.
+    pub conversation: Vec<Message>,
+    /// Prompts that wait, oldest first.
+    pub queue: VecDeque<Prompt>,
+    /// The turn under way.
+    pub turn: Option<Turn>,
+    /// The turn whose work is being published.
+    pub publishing: Option<(TurnId, Person)>,
+    /// What is known of the sandbox.
+    pub workspace: Workspace,
+    /// Whether the context of the session (hooks, repository) is in the conversation.
+    pub context_loaded: bool,
+    /// First line of the first prompt.
+    pub title: String,
+    /// Its pull request.
+    pub pull_request: Option<PullRequestId>,
+    /// Whether the last turn failed.
+    pub failed: bool,
+    /// Whether there ever was a workspace: its files then hold work that a clone must not touch.
+    pub had_workspace: bool,
+}
+
+/// What a session is about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// Which.
+    pub id: SessionId,
+    /// Repository on the forge.
+    pub repository: String,
+    /// Branch that the work starts from.
+    pub base_branch: String,
+    /// Commit that the work starts from.
+    pub base_commit: String,
+    /// Branch that the work goes to.
+    pub branch: String,
+    /// Who asked for it.
+    pub author: Person,
+    /// Model that works on it.
+    pub model: String,
+}
+
+/// A prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    /// Which.
+    pub id: PromptId,
+    /// What is asked.
+    pub text: String,
+    /// Who asks.
+    pub author: Person,
+}
+
+/// A turn under way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// Which.
+    pub id: TurnId,
+    /// Who asked; commits are theirs.
+    pub author: Person,
+    /// Number of the last model request, 0 before the first.
+    pub step: u32,
+    /// Calls that have no result yet, in order; the first is the current one.
+    pub calls: VecDeque<ToolCall>,
+    /// Where it is.
+    pub stage: Stage,
+    /// Whether a person asked to stop.
+    pub stopping: bool,
+}
+
+/// Where a turn is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stage {
+    /// The context is being loaded.
+    Starting,
+    /// The model is being asked.
+    Model,
+    /// The hooks are deciding about the first call.
+    Deciding,
+    /// The first call is allowed and waits for the sandbox.
+    Waiting {
+        /// What it will run with.
+        arguments: serde_json::Value,
+        /// The decision that allowed it.
+        decision: DecisionId,
+    },
+    /// The first call runs.
+    Running,
+}
+
+/// What is known of the sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Workspace {
+    /// There is none.
+    #[default]
+    None,
+    /// It is being made.
+    Starting,
+    /// It is there.
+    Ready,
+}
+
+/// What the hooks decided about a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolDecision {
+    /// Name of the decision.
+    pub id: DecisionId,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// What the call runs with.
+    pub arguments: serde_json::Value,
+    /// SHA-256 of the canonical arguments.
+    pub digest: String,
+    /// What the hooks want the model to know.
+    pub context: Vec<Fragment>,
+}
+
+/// A piece of context and where it is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// A file or a plugin.
+    pub source: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolResult {
+    /// How.
+    pub outcome: ToolOutcome,
+    /// What the model is told.
+    pub output: String,
+    /// The whole output where `output` is not all of it.
+    pub blob: Option<Blob>,
+    /// Exit status, for commands.
+    pub exit_status: Option<i32>,
+    /// Wall time, in milliseconds.
+    pub took_ms: u64,
+    /// What the hooks decided about the result, where there were any.
+    pub decided: Option<EventBody>,
+    /// What the hooks want the model to know.
+    pub context: Vec<Fragment>,
+}
+
+impl ToolResult {
+    /// A result of a call that did not run.
+    pub fn not_run(outcome: ToolOutcome, output: impl Into<String>) -> Self {
+        let output = output.into();
+        Self { outcome, output, blob: None, exit_status: None, took_ms: 0, decided: None, context: Vec::new() }
+    }
+}
+
+/// What happens to a session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A person asks.
+    Prompt(Prompt),
+    /// A person wants the turn to stop.
+    Stop,
+    /// The context was loaded.
+    ContextLoaded { turn: TurnId, decided: Option<EventBody>, fragments: Vec<Fragment> },
+    /// The model answered.
+    ModelResponded { turn: TurnId, step: u32, text: String, calls: Vec<ToolCall>, first_token_ms: u64 },
+    /// The model did not answer.
+    ModelFailed { turn: TurnId, step: u32, code: ErrorCode, message: String },
+    /// The hooks decided about a call.
+    ToolDecided { turn: TurnId, call: CallId, decision: ToolDecision },
+    /// A call ended.
+    ToolFinished { turn: TurnId, call: CallId, result: ToolResult },
+    /// The sandbox is there.
+    WorkspaceReady { took_ms: u64, restored: bool },
+    /// The sandbox could not be made, or it is gone.
+    WorkspaceLost { code: ErrorCode, reason: String },
+    /// Publishing ended; the events tell how.
+    Published { turn: TurnId, events: Vec<EventBody> },
+    /// The host restarted; `workspace` says whether the sandbox outlived it.
+    Recovered { workspace: Workspace },
+}
+
+/// What to do after the events are durable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// Make a sandbox with the repository in it.
+    StartWorkspace,
+    /// Load the context of the session.
+    LoadContext { turn: TurnId },
+    /// Ask the model.
+    RequestModel { turn: TurnId, step: u32 },
+    /// Ask the hooks about a call.
+    DecideTool { turn: TurnId, call: ToolCall },
+    /// Run a call.
+    RunTool { turn: TurnId, call: CallId, tool: String, arguments: serde_json::Value },
+    /// Find out what became of a call that ran when the host went away.
+    AdoptTool { turn: TurnId, call: ToolCall },
+    /// Cancel what the turn is doing.
+    Cancel,
+    /// Commit, push and open a pull request.
+    Publish { turn: TurnId, author: Person },
+}
+
+/// What follows from an input: events to append as one batch, then acts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Step {
+    /// Events, in order.
+    pub append: Vec<EventBody>,
+    /// Acts, in order, after the events are durable.
+    pub acts: Vec<Act>,
+}

@@ -1,0 +1,134 @@
+//! `GET /v1/sessions/{session}/events`: a stream (SSE) or a page (JSON) of a session's log.
+//!
+//! Frames of the stream:
+//!
+//! | frame | `event:` | `id:` | `data:` |
+//! |---|---|---|---|
+//! | a durable event | none | its sequence number | the event |
+//! | a volatile piece of text | `delta` | none | the delta |
+//! | replay is done | `caught_up` | none | `{"seq":N}` |
+//! | sign of life | comment | | |
+//!
+//! A client resumes with `Last-Event-ID` (or `?after=`); of two, the header counts, because a browser's reconnect
+//! repeats the first address.
+
+use std::convert::Infallible;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, stream};
+use ostler_protocol::api::{CaughtUp, EventPage};
+use ostler_protocol::{ErrorCode, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::extract::{PathText, QueryOf, parse};
+use super::feed::{Feed, Frame};
+use super::{ApiFailure, ApiState};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Largest page, and the one that is sent when the client names none.
+const MAX_PAGE: usize = 500;
+
+/// Query of the route.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reading {
+    /// Only events after this sequence number.
+    after: Option<u64>,
+    /// At most so many events, in a page.
+    limit: Option<usize>,
+    /// A page or a stream, whatever `Accept` says.
+    format: Option<Format>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    /// A page.
+    Json,
+    /// A stream.
+    Sse,
+}
+
+pub(super) async fn read(
+    State(state): State<ApiState>,
+    PathText(session): PathText<String>,
+    QueryOf(reading): QueryOf<Reading>,
+    headers: HeaderMap,
+) -> Result<Response, ApiFailure> {
+    let session: SessionId = parse(&session)?;
+    let after = resume_point(&headers, &reading)?;
+    if let Some(limit) = reading.limit
+        && !(1..=MAX_PAGE).contains(&limit)
+    {
+        return Err(ApiFailure::bad_request(format!("`limit` is {limit}, it must be between 1 and {MAX_PAGE}")));
+    }
+    let format = reading.format.unwrap_or_else(|| accepted(&headers));
+    let feed = Feed::open(state.sessions.clone(), session, after, state.stopping.clone()).await?;
+    let head_seq = feed.head();
+    if let Some(after) = after
+        && after > head_seq
+    {
+        // A silent answer would make the client miss every event up to its number.
+        let message = format!("the session's last event is {head_seq}, there is nothing after {after}");
+        return Err(ApiFailure::new(ErrorCode::Conflict, message).with_hint("read it again from the beginning"));
+    }
+    if format == Format::Sse {
+        return Ok(stream_of(feed, &state));
+    }
+    let limit = reading.limit.unwrap_or(MAX_PAGE);
+    let events = state.sessions.events(session, after.unwrap_or(0), limit).await?;
+    let head_seq = head_seq.max(events.last().map_or(0, |event| event.seq));
+    Ok(Json(EventPage { events, head_seq }).into_response())
+}
+
+fn resume_point(headers: &HeaderMap, reading: &Reading) -> Result<Option<u64>, ApiFailure> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(reading.after) };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number.map(Some).ok_or_else(|| ApiFailure::bad_request("`Last-Event-ID` is not a sequence number"))
+}
+
+/// A page only for those who ask for JSON and not for a stream.
+fn accepted(headers: &HeaderMap) -> Format {
+    let accept = |kind: &str| {
+        let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.split(';').next().is_some_and(|k| k.trim() == kind))
+    };
+    if accept("application/json") && !accept("text/event-stream") { Format::Json } else { Format::Sse }
+}
+
+fn stream_of(feed: Feed, state: &ApiState) -> Response {
+    let alive = KeepAlive::new().interval(state.limits.heartbeat).text("alive");
+    let mut response = Sse::new(frames(feed)).keep_alive(alive).into_response();
+    // Proxies that buffer would hold back what should be seen live.
+    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), header::HeaderValue::from_static("no"));
+    response
+}
+
+fn frames(feed: Feed) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+    stream::unfold(feed, |mut feed| async move {
+        let frame = feed.next().await?;
+        let event = match &frame {
+            Frame::Event(event) => data(SseEvent::default().id(event.seq.to_string()), event.as_ref())?,
+            Frame::CaughtUp(seq) => data(SseEvent::default().event("caught_up"), &CaughtUp { seq: *seq })?,
+            Frame::Delta(delta) => data(SseEvent::default().event("delta"), delta)?,
+        };
+        Some((Ok(event), feed))
+    })
+}
+
+/// JSON has no raw line breaks, so a frame is always one `data:` line. A value that does not become JSON is a defect
+/// and ends the stream; the client sees the gap nowhere, because it resumes from the event before.
+fn data(event: SseEvent, value: &impl Serialize) -> Option<SseEvent> {
+    match event.json_data(value) {
+        Ok(event) => Some(event),
+        Err(error) => {
+            tracing::error!(%error, "an event could not be written as JSON, stream ended");
+            None
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Handlers of `/v1/sessions`: thin, no logic.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use ostler_protocol::SessionId;
+use ostler_protocol::api::{CreateSession, Diff, PromptAccepted, SessionList, SessionView, SubmitPrompt};
+
+use super::extract::{JsonBody, PathText, parse};
+use super::{ApiFailure, ApiState, validate};
+
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    JsonBody(request): JsonBody<CreateSession>,
+) -> Result<(StatusCode, Json<SessionView>), ApiFailure> {
+    validate::session(&request)?;
+    Ok((StatusCode::CREATED, Json(state.sessions.create(request).await?)))
+}
+
+pub(super) async fn list(State(state): State<ApiState>) -> Result<Json<SessionList>, ApiFailure> {
+    Ok(Json(SessionList { sessions: state.sessions.list().await? }))
+}
+
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    PathText(session): PathText<String>,
+) -> Result<Json<SessionView>, ApiFailure> {
+    Ok(Json(state.sessions.get(parse(&session)?).await?))
+}
+
+pub(super) async fn submit(
+    State(state): State<ApiState>,
+    PathText(session): PathText<String>,
+    JsonBody(prompt): JsonBody<SubmitPrompt>,
+) -> Result<(StatusCode, Json<PromptAccepted>), ApiFailure> {
+    let session: SessionId = parse(&session)?;
+    validate::prompt(&prompt)?;
+    Ok((StatusCode::ACCEPTED, Json(state.sessions.submit(session, prompt).await?)))
+}
+
+pub(super) async fn stop(
+    State(state): State<ApiState>,
+    PathText(session): PathText<String>,
+) -> Result<Json<SessionView>, ApiFailure> {
+    Ok(Json(state.sessions.stop(parse(&session)?).await?))
+}
+
+pub(super) async fn diff(
+    State(state): State<ApiState>,
+    PathText(session): PathText<String>,
+) -> Result<Json<Diff>, ApiFailure> {
+    Ok(Json(state.sessions.diff(parse(&session)?).await?))
+}
+
+/// A blob was written by whatever ran in the sandbox, so it is never something that a browser shows.
+pub(super) async fn blob(
+    State(state): State<ApiState>,
+    PathText((session, digest)): PathText<(String, String)>,
+) -> Result<impl IntoResponse, ApiFailure> {
+    let session: SessionId = parse(&session)?;
+    validate::digest(&digest)?;
+    let bytes = state.sessions.blob(session, &digest).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream"), (header::CONTENT_DISPOSITION, "attachment")], bytes))
+}

@@ -1,0 +1,290 @@
+//! The tree of commands and their arguments. A table: nothing is decided here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ostler_protocol::{PullRequestId, SessionId};
+
+use super::exit;
+use crate::config::{self, ByteSize, Cpus, SandboxLimits, env};
+
+const EXAMPLES: &str = "\
+Examples:
+  ostler up --script examples/demo-script.toml   start a host
+  ostler run \"make the failing test pass\"        work on the repository in this folder
+  ostler attach ses_01jd3kq4v5w6x7y8z9a0b1c2d3   watch a session
+  ostler pr list                                 see what came out
+";
+
+const GLOBAL: &str = "Options of every command";
+
+/// Hosts coding agents: a prompt goes in, a pull request comes out.
+#[derive(Debug, Parser)]
+#[command(name = "ostler", version, after_long_help = format!("{EXAMPLES}\n{}", exit::TABLE), max_term_width = 100)]
+pub struct Arguments {
+    /// Address of the host, such as `http://127.0.0.1:7878`; found by itself on the machine that it runs on
+    #[arg(long, global = true, env = env::URL, hide_env_values = true, help_heading = GLOBAL, value_name = "URL")]
+    pub url: Option<String>,
+
+    /// When to use colour: `auto` (on a terminal, unless `NO_COLOR` is set), `always` or `never`
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = ColorChoice::Auto,
+        hide_possible_values = true,
+        value_name = "WHEN",
+        help_heading = GLOBAL
+    )]
+    pub color: ColorChoice,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start a host and stay with it until Ctrl-C
+    Up(Up),
+    /// Give the agent a prompt on a repository and watch until its pull request is open
+    Run(Run),
+    /// Watch a session
+    Attach(Attach),
+    /// Stop the turn under way; the session stays
+    Stop(Stop),
+    /// List sessions
+    Sessions(List),
+    /// Show what a session changed
+    Diff(Diff),
+    /// Print a session's log as it is now
+    Events(Events),
+    /// List and show pull requests
+    Pr(Pr),
+    /// List the repositories of the host
+    Repositories(List),
+    /// Import and list images of workspaces
+    Images(Images),
+    /// Prepare plugins
+    Plugins(Plugins),
+    #[command(hide = true)]
+    InternalLauncher(InternalLauncher),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    /// Folder of the host's state
+    #[arg(long, env = env::DATA, hide_env_values = true, default_value = config::DEFAULT_DATA, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Address of the API; port 0 takes a free one
+    #[arg(long, default_value = config::DEFAULT_LISTEN, value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Model of sessions that name none
+    #[arg(long, default_value = config::DEFAULT_MODEL, value_name = "NAME")]
+    pub model: String,
+
+    /// Conversation that the scripted model plays
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+
+    /// Image of workspaces
+    #[arg(long, default_value = config::DEFAULT_IMAGE, value_name = "NAME")]
+    pub image: String,
+
+    /// Plugin to load; may be given more than once, the order counts
+    #[arg(long = "plugin", value_name = "DIR")]
+    pub plugins: Vec<PathBuf>,
+
+    /// Memory of each sandbox
+    #[arg(long, default_value_t = SandboxLimits::default().memory, value_name = "SIZE")]
+    pub memory: ByteSize,
+
+    /// Processes and threads of each sandbox
+    #[arg(long, default_value_t = SandboxLimits::default().pids, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    pub pids: u32,
+
+    /// Processor cores of each sandbox
+    #[arg(long, default_value_t = SandboxLimits::default().cpus, value_name = "CORES")]
+    pub cpus: Cpus,
+
+    /// Further name by which the host is reached, without a port; may be given more than once
+    #[arg(long = "allow-host", value_name = "NAME")]
+    pub allowed_hosts: Vec<String>,
+
+    /// Web origin that may call the API; may be given more than once
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    pub allowed_origins: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// What to do; `-` reads it from stdin
+    pub prompt: String,
+
+    /// Repository on disk whose commits the agent starts from
+    #[arg(long, default_value = ".", value_name = "PATH")]
+    pub repo: PathBuf,
+
+    /// Name of the repository on the host; the folder's name when absent
+    #[arg(long, value_name = "NAME")]
+    pub repository: Option<String>,
+
+    /// Branch to start from; the current one when absent
+    #[arg(long, value_name = "BRANCH")]
+    pub branch: Option<String>,
+
+    /// Your name; git's `user.name` when absent
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Your e-mail address; git's `user.email` when absent
+    #[arg(long, value_name = "EMAIL")]
+    pub email: Option<String>,
+
+    /// Model; the host's default when absent
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+
+    /// Print events as JSON, one per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Attach {
+    /// Which session
+    pub session: SessionId,
+
+    /// Print events as JSON, one per line
+    #[arg(long)]
+    pub json: bool,
+
+    /// End when the session has nothing left to do
+    #[arg(long)]
+    pub follow_until_idle: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Stop {
+    /// Which session
+    pub session: SessionId,
+
+    /// Print the session as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// Which session
+    pub session: SessionId,
+
+    /// Print the diff with where it was read as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Which session
+    pub session: SessionId,
+
+    /// Print events as JSON, one per line
+    #[arg(long)]
+    pub json: bool,
+
+    /// Only events after this one
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub after: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pr {
+    #[command(subcommand)]
+    pub command: PrCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PrCommand {
+    /// List pull requests
+    List(List),
+    /// Show a pull request and its diff
+    Show {
+        /// Which pull request
+        id: PullRequestId,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Images {
+    /// Folder of the host's state
+    #[arg(long, global = true, env = env::DATA, hide_env_values = true, default_value = config::DEFAULT_DATA, value_name = "DIR")]
+    pub data: PathBuf,
+
+    #[command(subcommand)]
+    pub command: ImagesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImagesCommand {
+    /// Import a root file system as an image
+    Import {
+        /// Archive of the root file system
+        tar: PathBuf,
+
+        /// Name of the image
+        #[arg(long, value_name = "NAME")]
+        name: String,
+    },
+    /// List images
+    List(List),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Plugins {
+    #[command(subcommand)]
+    pub command: PluginsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PluginsCommand {
+    /// Make a component of a core WebAssembly module that carries its interface
+    Componentize {
+        /// The core module
+        core: PathBuf,
+
+        /// Where the component goes
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InternalLauncher {
+    /// Its configuration as JSON
+    pub configuration: String,
+}

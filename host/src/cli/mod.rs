@@ -1,0 +1,93 @@
+//! The command line: a thin client of the HTTP API, plus the commands that run or prepare a host.
+//!
+//! ```text
+//!  args (clap) ─► one file per command ─► client (HTTP, SSE) ─► follow ─► transcript ─► output
+//! ```
+//!
+//! Owns the words that a person at a terminal reads. Only [`output`] prints: data goes to stdout, everything else to
+//! stderr. Does not know sessions, stores or sandboxes; a command that needs them asks the host.
+
+mod args;
+mod exit;
+
+mod attach;
+mod images;
+mod internal;
+mod plugins;
+mod pulls;
+mod run;
+mod sessions;
+mod up;
+
+mod follow;
+mod progress;
+mod transcript;
+
+mod client;
+pub mod discovery;
+mod error;
+mod git;
+mod output;
+mod sse;
+mod table;
+mod terminal;
+
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use args::Arguments;
+use args::Command;
+use client::Client;
+pub use error::CliError;
+use output::Printer;
+
+/// Reads the arguments of the process, does what they say, and tells how it went. Ends the process itself only
+/// where clap does: for `--help`, `--version` and wrong arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut printer = Printer::of_process(arguments.color);
+    match dispatch(arguments, &mut printer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            printer.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments, printer: &mut Printer) -> Result<(), CliError> {
+    match arguments.command {
+        // These start before any thread exists, because the launcher must.
+        Command::Up(up) => up::execute(up, printer),
+        Command::InternalLauncher(launcher) => internal::launcher(launcher),
+        Command::Images(images) => images::execute(images, printer),
+        Command::Plugins(plugins) => plugins::execute(plugins),
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|source| CliError::Runtime { source })?;
+            runtime.block_on(ask(command, arguments.url, printer))
+        }
+    }
+}
+
+/// The commands that ask a running host.
+async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Result<(), CliError> {
+    let client = Client::find(url)?;
+    match command {
+        Command::Run(run) => run::execute(run, &client, printer).await,
+        Command::Attach(attach) => attach::execute(attach, &client, printer).await,
+        Command::Stop(stop) => sessions::stop(stop, &client, printer).await,
+        Command::Sessions(list) => sessions::list(list, &client, printer).await,
+        Command::Diff(diff) => sessions::diff(diff, &client, printer).await,
+        Command::Events(events) => sessions::events(events, &client, printer).await,
+        Command::Pr(pull) => pulls::execute(pull, &client, printer).await,
+        Command::Repositories(list) => sessions::repositories(list, &client, printer).await,
+        Command::Up(_) | Command::InternalLauncher(_) | Command::Images(_) | Command::Plugins(_) => Ok(()),
+    }
+}

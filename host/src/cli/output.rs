@@ -1,0 +1,134 @@
+//! The one place that prints: data to stdout, everything else to stderr.
+//!
+//! Owns both streams, and what they can show. Does not know what it prints.
+
+use std::error::Error;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::CliError;
+use super::args::ColorChoice;
+use super::terminal::{Paint, clean};
+use crate::config::env;
+
+/// Both streams of the process, or of a test.
+pub struct Printer {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    /// Colours of stdout.
+    pub paint: Paint,
+    /// Colours of stderr.
+    pub err_paint: Paint,
+    /// Whether a person watches stdout: then text is shown while it arrives.
+    pub live: bool,
+    /// Whether a person can be asked.
+    pub interactive: bool,
+}
+
+impl Printer {
+    /// The streams of the process.
+    pub fn of_process(choice: ColorChoice) -> Self {
+        let (out, err) = (io::stdout(), io::stderr());
+        let live = out.is_terminal();
+        Self {
+            paint: Paint { enabled: coloured(choice, live) },
+            err_paint: Paint { enabled: coloured(choice, err.is_terminal()) },
+            live,
+            interactive: io::stdin().is_terminal() && err.is_terminal(),
+            out: Box::new(out),
+            err: Box::new(err),
+        }
+    }
+
+    /// Streams of a test, without colour and without a person.
+    #[cfg(test)]
+    pub fn of_test(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
+        let paint = Paint { enabled: false };
+        Self { out, err, paint, err_paint: paint, live: false, interactive: false }
+    }
+
+    /// Prints data as it is and shows it at once.
+    pub fn data(&mut self, text: &str) -> Result<(), CliError> {
+        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => CliError::OutputClosed,
+            _ => CliError::Output(error),
+        })
+    }
+
+    /// Prints one line of data.
+    pub fn line(&mut self, text: &str) -> Result<(), CliError> {
+        self.data(&format!("{text}\n"))
+    }
+
+    /// Prints text that somebody else wrote: as it is into a file or pipe, cleaned on a terminal.
+    pub fn foreign(&mut self, text: &str) -> Result<(), CliError> {
+        if self.live { self.data(&clean(text)) } else { self.data(text) }
+    }
+
+    /// Prints a value as JSON in one line.
+    pub fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        let text = serde_json::to_string(value).map_err(|error| CliError::Output(error.into()))?;
+        self.line(&text)
+    }
+
+    /// Says something beside the data.
+    pub fn note(&mut self, text: &str) {
+        self.say(&clean(text));
+    }
+
+    /// Warns.
+    pub fn warning(&mut self, text: &str) {
+        let line = format!("{} {}", self.err_paint.caution("warning:"), clean(text));
+        self.say(&line);
+    }
+
+    /// Tells an error with its causes, and what to do about it.
+    pub fn error(&mut self, error: &CliError) {
+        // The reader has gone; there is nobody to tell.
+        if matches!(error, CliError::OutputClosed) {
+            return;
+        }
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        let detached = matches!(error, CliError::Detached { .. });
+        let word = if detached { String::new() } else { format!("{} ", self.err_paint.bad("error:")) };
+        self.say(&format!("{word}{}", clean(&text)));
+        if let Some(hint) = error.hint() {
+            let line = format!("{} {}", self.err_paint.strong("hint:"), clean(&hint));
+            self.say(&line);
+        }
+    }
+
+    /// Asks the person at the terminal for one line; `None` where there is no one or nothing was said.
+    pub fn ask(&mut self, question: &str) -> Option<String> {
+        if !self.interactive {
+            return None;
+        }
+        // A question that cannot be shown is not asked.
+        write!(self.err, "{} ", clean(question)).and_then(|()| self.err.flush()).ok()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).ok()?;
+        let answer = answer.trim();
+        (!answer.is_empty()).then(|| answer.to_owned())
+    }
+
+    fn say(&mut self, line: &str) {
+        // Where stderr is closed there is no one to tell, and no reason to fail.
+        let _ = writeln!(self.err, "{line}").and_then(|()| self.err.flush());
+    }
+}
+
+fn coloured(choice: ColorChoice, terminal: bool) -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => terminal && set(env::NO_COLOR).is_none() && set(env::TERM).is_none_or(|t| t != "dumb"),
+    }
+}

@@ -1,0 +1,73 @@
+//! The words of the command line itself.
+
+use clap::{CommandFactory, Parser};
+
+use crate::cli::Arguments;
+use crate::cli::args::{Command, PrCommand};
+
+#[test]
+fn the_help_of_every_command() {
+    let mut whole = Arguments::command().term_width(100);
+    whole.build();
+    let mut text = whole.render_long_help().to_string();
+    let mut waiting: Vec<clap::Command> = whole.get_subcommands().cloned().collect();
+    waiting.reverse();
+    while let Some(mut command) = waiting.pop() {
+        if command.get_name() == "help" || command.is_hide_set() {
+            continue;
+        }
+        let help = command.render_long_help();
+        text.push_str(&format!("\n───── {}\n\n{help}", command.get_bin_name().unwrap_or_default()));
+        waiting.extend(command.get_subcommands().cloned().collect::<Vec<_>>().into_iter().rev());
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_tree_is_sound() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn wrong_arguments_are_told_what_is_right() {
+    let mut text = String::new();
+    for words in [
+        &["ostler"][..],
+        &["ostler", "rnu"],
+        &["ostler", "run"],
+        &["ostler", "attach", "pr_01jd3kq4v5w6x7y8z9a0b1c2d3"],
+        &["ostler", "up", "--memory", "lots"],
+        &["ostler", "up", "--listen", "everywhere"],
+        &["ostler", "up", "--pids", "1"],
+        &["ostler", "pr"],
+        &["ostler", "images", "import", "x.tar"],
+    ] {
+        let error = Arguments::try_parse_from(words).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{words:?}");
+        let first =
+            error.to_string().lines().take_while(|line| !line.starts_with("Usage")).collect::<Vec<_>>().join("\n");
+        text.push_str(&format!("$ {}\n{}\n\n", words.join(" "), first.trim_end()));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_words_of_the_readme_are_understood() {
+    let parse = |words: &str| Arguments::try_parse_from(words.split(' ')).map(|arguments| arguments.command).unwrap();
+    let up = "ostler up --data /d --listen 127.0.0.1:0 --model scripted/demo --script s.toml --image base --plugin p --plugin q --memory 512M --cpus 1.5";
+    let Command::Up(up) = parse(up) else { panic!() };
+    assert_eq!((up.plugins.len(), up.memory.0, up.cpus.millis), (2, 512 << 20, 1500));
+    let Command::Run(run) = parse("ostler run --repo /r --branch b --name N --email e@x --model m prompt") else {
+        panic!()
+    };
+    assert_eq!((run.prompt.as_str(), run.branch.as_deref()), ("prompt", Some("b")));
+    let Command::Attach(attach) = parse("ostler attach ses_01jd3kq4v5w6x7y8z9a0b1c2d3 --json --follow-until-idle")
+    else {
+        panic!()
+    };
+    assert!(attach.json && attach.follow_until_idle);
+    let Command::Pr(pr) = parse("ostler pr show pr_01jd3kq4v5w6x7y8z9a0b1c2d3 --json") else { panic!() };
+    assert!(matches!(pr.command, PrCommand::Show { json: true, .. }));
+    assert!(matches!(parse("ostler images import x.tar --name base --data /d"), Command::Images(_)));
+    assert!(matches!(parse("ostler internal-launcher {}"), Command::InternalLauncher(l) if l.configuration == "{}"));
+}

@@ -1,0 +1,8 @@
+//! Tests of the command line: its words, and its ways with a host that is a table in memory.
+
+mod arguments;
+mod bench;
+mod reading;
+mod repository;
+mod running;
+mod watching;

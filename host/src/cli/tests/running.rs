@@ -1,0 +1,165 @@
+//! `run` from a repository on disk to an exit code, over real HTTP and real git.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{Response, StatusCode};
+use clap::Parser;
+use ostler_protocol::event::{Person, TurnOutcome};
+use ostler_protocol::{DecisionId, EventBody, PullRequestId, TurnId};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::bench::*;
+use crate::api::ApiLimits;
+use crate::api::tests::fake::*;
+use crate::cli::args::{self, Arguments};
+use crate::cli::{CliError, run};
+
+/// Serves the bare repositories in a folder with git's own CGI program.
+async fn smart_http(root: PathBuf, request: Request) -> Response<Body> {
+    let (request, body) = request.into_parts();
+    let header = |name: &str| request.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REMOTE_USER", "tester")
+        .env("PATH_INFO", request.uri.path())
+        .env("QUERY_STRING", request.uri.query().unwrap_or(""))
+        .env("REQUEST_METHOD", request.method.as_str())
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let body = to_bytes(body, 1 << 24).await.unwrap();
+    child.stdin.take().unwrap().write_all(&body).await.unwrap();
+    let output = child.wait_with_output().await.unwrap().stdout;
+    let split = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let headers: HashMap<String, String> = String::from_utf8_lossy(&output[..split])
+        .lines()
+        .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned())))
+        .collect();
+    let status = headers.get("status").map_or(StatusCode::OK, |status| status[..3].parse().unwrap());
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers.iter().filter(|(name, _)| *name != "status") {
+        response = response.header(name, value);
+    }
+    response.body(Body::from(output[split + 4..].to_vec())).unwrap()
+}
+
+/// A host whose repository `demo` is real, and that answers every prompt with `ending`.
+async fn host(ending: Vec<EventBody>) -> (TestHost, std::net::SocketAddr, tempfile::TempDir) {
+    let root = tempfile::tempdir().unwrap();
+    let bare = root.path().join("demo.git");
+    git(root.path(), &["init", "--quiet", "--bare", &bare.to_string_lossy()]);
+    let path = root.path().to_owned();
+    let router = Router::new().fallback(move |request: Request| smart_http(path.clone(), request));
+    let host = TestHost::over(Arc::new(Fake::default()), router, ApiLimits::default());
+    let (address, _) = host.listen("127.0.0.1:0").await;
+    let fake = host.fake.clone();
+    tokio::spawn(async move {
+        let mut prompts = fake.prompts.subscribe();
+        let prompt = prompts.wait_for(|prompts| !prompts.is_empty()).await.unwrap()[0].0;
+        let turn = TurnId::from_ulid(ulid::Ulid::from_parts(1, 1));
+        fake.append(EventBody::TurnStarted { turn, prompt });
+        ending.into_iter().for_each(|body| fake.append(body));
+    });
+    (host, address, root)
+}
+
+fn turn_finished(outcome: TurnOutcome) -> EventBody {
+    EventBody::TurnFinished { turn: TurnId::from_ulid(ulid::Ulid::from_parts(1, 1)), outcome }
+}
+
+fn opened() -> EventBody {
+    EventBody::PullRequestOpened {
+        pull_request: PullRequestId::generate(),
+        number: 1,
+        title: "Make it so".into(),
+        url: "http://host/pr/1".into(),
+        decision: DecisionId::generate(),
+    }
+}
+
+fn arguments(words: &[&str]) -> args::Run {
+    let words = ["ostler", "run"].iter().chain(words);
+    match Arguments::try_parse_from(words).unwrap().command {
+        args::Command::Run(run) => run,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn run_brings_the_commits_and_shows_the_pull_request() {
+    let (host, address, root) = host(vec![turn_finished(TurnOutcome::Done), opened()]).await;
+    let (_parent, folder) = repository("Demo");
+    git(&folder, &["config", "user.name", "Configured Person"]);
+    git(&folder, &["config", "user.email", "configured@example.org"]);
+    std::fs::write(folder.join("new"), "x").unwrap();
+    let (mut printer, out, err) = printer();
+    let run_it = arguments(&["--repo", &folder.to_string_lossy(), "make it so"]);
+    run::execute(run_it, &client(address), &mut printer).await.unwrap();
+
+    assert_eq!(git(&root.path().join("demo.git"), &["rev-parse", "main"]), git(&folder, &["rev-parse", "main"]));
+    let created = host.fake.created.lock().unwrap().remove(0);
+    assert_eq!((created.repository.as_str(), created.branch.as_deref()), ("demo", Some("main")));
+    assert_eq!(created.author, Person { name: "Configured Person".into(), email: "configured@example.org".into() });
+    assert_eq!(host.fake.prompts.borrow()[0].1.text, "make it so");
+    assert!(out.text().contains("pull request #1 is open: Make it so\n  http://host/pr/1\n"), "{}", out.text());
+    assert!(err.text().starts_with("warning: 1 uncommitted change stay"), "{}", err.text());
+}
+
+#[tokio::test]
+async fn run_fails_as_the_agent_failed() {
+    let failed =
+        TurnOutcome::Failed { code: ostler_protocol::ErrorCode::ModelFailed, message: "script_exhausted".into() };
+    let (_host, address, _root) = host(vec![turn_finished(failed)]).await;
+    let (_parent, folder) = repository("demo");
+    let (mut printer, _, _) = printer();
+    let run_it = arguments(&["--repo", &folder.to_string_lossy(), "--name", "A", "--email", "a@b", "go"]);
+    let error = run::execute(run_it, &client(address), &mut printer).await.unwrap_err();
+    assert_eq!(error.exit_code(), 7);
+    assert!(error.to_string().contains("script_exhausted"));
+}
+
+#[tokio::test]
+async fn an_error_before_the_push_changes_nothing_there() {
+    let (host, address, root) = host(Vec::new()).await;
+    let (_parent, folder) = repository("demo");
+    let path = folder.to_string_lossy().into_owned();
+    let person = ["--name", "A", "--email", "a@b"];
+    for (words, code) in [
+        (vec!["--repo", &path, "--branch", "nowhere", "go"], 3),
+        (vec!["--repo", "/nonexistent", "go"], 3),
+        (vec!["--repo", &path, "--repository", "../x", "go"], 3),
+    ] {
+        let (mut printer, _, _) = printer();
+        let run_it = arguments(&[&words[..], &person].concat());
+        let error = run::execute(run_it, &client(address), &mut printer).await.unwrap_err();
+        assert_eq!(error.exit_code(), code, "{error}");
+    }
+    assert!(host.fake.created.lock().unwrap().is_empty());
+    assert_eq!(git(&root.path().join("demo.git"), &["for-each-ref"]), "");
+}
+
+#[tokio::test]
+async fn a_missing_name_is_asked_for_in_gits_words() {
+    let (_parent, folder) = repository("demo");
+    git(&folder, &["config", "user.name", ""]);
+    git(&folder, &["config", "user.email", "configured@example.org"]);
+    let (mut printer, _, _) = printer();
+    let run_it = arguments(&["--repo", &folder.to_string_lossy(), "go"]);
+    let nowhere = "127.0.0.1:9".parse().unwrap();
+    let error = run::execute(run_it, &client(nowhere), &mut printer).await.unwrap_err();
+    assert!(matches!(error, CliError::NoAuthor { key: "user.name", .. }), "{error}");
+    assert!(error.hint().unwrap().contains("git config --global user.name"));
+}

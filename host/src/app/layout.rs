@@ -1,0 +1,150 @@
+//! Where the host's state lies and who owns it.
+//!
+//! ```text
+//! data/            root 0755
+//!   token          ostler 0600   API token
+//!   sessions/      ostler 0700   a log per session
+//!   index/         ostler 0700   the index over them
+//!   blobs/         ostler 0700   large outputs
+//!   repositories/  ostler 0700   bare repositories of the built-in forge
+//!   store/         root 0711     images, layers, the sandboxes' files (see the launcher)
+//!   launcher/      root 0700     the launcher's lock and log
+//!   run/           root 0755     the launcher's socket
+//! ```
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use super::error::AppError;
+use super::privileges::User;
+use crate::config::TOKEN_FILE;
+
+/// Longest path of a Unix socket, in bytes.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// The folders of one host.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    data: PathBuf,
+}
+
+impl Layout {
+    /// Looks at a data folder without making anything.
+    pub(super) fn at(data: &Path) -> Result<Self, AppError> {
+        let data = std::path::absolute(data).map_err(|error| {
+            AppError::new(format!("`{}` is no path", data.display()), "give --data a folder").because(error)
+        })?;
+        let layout = Self { data };
+        let socket = layout.launcher_socket();
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            let message = format!("the data folder's path is too long for a socket in it: {}", socket.display());
+            return Err(AppError::new(message, "give --data a shorter path"));
+        }
+        Ok(layout)
+    }
+
+    /// Makes the folders that are missing and gives them to their owners.
+    pub(super) fn make(&self, user: User) -> Result<(), AppError> {
+        self.folder(&self.data, 0o755, None)?;
+        self.reachable()?;
+        for path in [self.sessions(), self.index_folder(), self.blobs(), self.repositories()] {
+            self.folder(&path, 0o700, Some(user))?;
+        }
+        self.folder(&self.launcher_state(), 0o700, None)?;
+        self.folder(&self.run(), 0o755, None)
+    }
+
+    fn folder(&self, path: &Path, mode: u32, user: Option<User>) -> Result<(), AppError> {
+        let failed = |error: std::io::Error| {
+            let message = format!("cannot make the folder {}", path.display());
+            AppError::new(message, "check the path, its permissions and the room on its disk").because(error)
+        };
+        fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)?;
+        if let Some(User { uid, gid }) = user {
+            chown(path, Some(uid), Some(gid)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The host's user must be able to walk to the data folder.
+    fn reachable(&self) -> Result<(), AppError> {
+        for folder in self.data.ancestors() {
+            let metadata = fs::metadata(folder).map_err(|error| {
+                let message = format!("cannot look at {}", folder.display());
+                AppError::new(message, "check the path given to --data").because(error)
+            })?;
+            if metadata.mode() & 0o001 == 0 {
+                let message = format!(
+                    "the host's user `{}` cannot reach {}: {} is closed to it",
+                    super::privileges::USER,
+                    self.data.display(),
+                    folder.display()
+                );
+                return Err(AppError::new(
+                    message,
+                    format!("chmod o+x {}, or choose another --data", folder.display()),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub(super) fn token(&self) -> PathBuf {
+        self.data.join(TOKEN_FILE)
+    }
+
+    pub(super) fn sessions(&self) -> PathBuf {
+        self.data.join("sessions")
+    }
+
+    fn index_folder(&self) -> PathBuf {
+        self.data.join("index")
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.index_folder().join("index.db")
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.data.join("blobs")
+    }
+
+    pub(super) fn repositories(&self) -> PathBuf {
+        self.data.join("repositories")
+    }
+
+    pub(super) fn store(&self) -> PathBuf {
+        store(&self.data)
+    }
+
+    pub(super) fn launcher_state(&self) -> PathBuf {
+        self.data.join("launcher")
+    }
+
+    pub(super) fn launcher_log(&self) -> PathBuf {
+        self.launcher_state().join("launcher.log")
+    }
+
+    fn run(&self) -> PathBuf {
+        self.data.join("run")
+    }
+
+    pub(super) fn launcher_socket(&self) -> PathBuf {
+        self.run().join("launcher.sock")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.launcher_state().join("host.lock")
+    }
+}
+
+/// The image store of a data folder.
+#[must_use]
+pub fn store(data: &Path) -> PathBuf {
+    data.join("store")
+}

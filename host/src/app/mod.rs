@@ -1,0 +1,156 @@
+//! The composition root: makes a host of its parts, in an order in which nothing half-made is left.
+//!
+//! ```text
+//!  check (root, port, script, image) ─► folders ─► lock ─► launcher ─► drop root ─► runtime ─► parts ─► serve
+//!                                                             └── ended again when a later step fails
+//! ```
+
+mod error;
+mod layout;
+mod parts;
+mod privileges;
+
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
+
+use ostler_protocol::ErrorCode;
+use ostler_sandbox::client::{Spawned, spawn_launcher};
+use ostler_sandbox::launcher::LauncherConfig;
+use ostler_sandbox::store::Store;
+use rustix::fs::{FlockOperation, flock};
+
+use self::layout::Layout;
+use self::parts::Start;
+use self::privileges::User;
+use crate::agent::model::{Script, ScriptedModel};
+use crate::config::HostConfig;
+
+pub use error::AppError;
+pub use layout::store;
+
+/// Time that the launcher may take to listen.
+const LAUNCHER_START: Duration = Duration::from_secs(20);
+
+/// Runs a host until it is told to stop. `ready` is called with its address once it answers.
+///
+/// Must be called while the process has one thread.
+///
+/// # Errors
+/// When something that it needs is missing or a part fails; what it made until then is ended again.
+pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> {
+    if !privileges::is_root() {
+        let message = "the host needs root: it makes sandboxes (namespaces, mounts, control groups)";
+        return Err(AppError::new(message, "start it as root; everything but its launcher then runs as `ostler`"));
+    }
+    let layout = Layout::at(&config.data)?;
+    let model = model(&config)?;
+    let listener = bind(&config)?;
+    let image = Store::at(&layout.store()).resolve(&config.image).map_err(|error| {
+        let hint = format!(
+            "import it: ostler images import ROOTFS.tar --name {} --data {}",
+            config.image,
+            layout.data().display()
+        );
+        AppError::new(crate::telemetry::chain(&error), hint).code(ErrorCode::NotFound)
+    })?;
+    let plugins = parts::read_plugins(&config)?;
+    let user = privileges::host_user()?;
+    layout.make(user)?;
+    let _lock = lock(&layout)?;
+    let token = parts::token(&layout, user)?;
+    let start = Start { listener, image: image.as_str().to_owned(), model, plugins, token };
+    let spawned = start_launcher(&layout, user)?;
+    let outcome = run(config, &layout, user, start, ready);
+    if let (Err(_), Spawned::New(mut child)) = (&outcome, spawned) {
+        // The parts end the launcher when they stop; this is for a start that failed before they could.
+        parts::end_launcher(&layout);
+        let _ = child.try_wait();
+    }
+    outcome
+}
+
+fn run(
+    config: HostConfig,
+    layout: &Layout,
+    user: User,
+    start: Start,
+    ready: impl FnOnce(&str),
+) -> Result<(), AppError> {
+    let announce = parts::Announcement::prepare(&config.runtime, user)?;
+    privileges::become_user(user)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        AppError::new("the runtime cannot start", "check the limits on processes and descriptors").because(error)
+    })?;
+    runtime.block_on(parts::serve(config, layout, start, announce, ready))
+}
+
+fn model(config: &HostConfig) -> Result<ScriptedModel, AppError> {
+    let path = config.script.as_deref().ok_or_else(|| {
+        let message = format!("the model `{}` needs a script", config.model);
+        AppError::new(
+            message,
+            "give the conversation to play: --script FILE (the only model of this version is `scripted`)",
+        )
+    })?;
+    let script = Script::read(path).map_err(|error| {
+        AppError::new(crate::telemetry::chain(&error), "the format is described in docs/src/scripted-model.md")
+    })?;
+    Ok(ScriptedModel::new(script))
+}
+
+fn bind(config: &HostConfig) -> Result<TcpListener, AppError> {
+    let failed = |error: std::io::Error| {
+        let message = format!("cannot listen on {}", config.listen);
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another program uses the port; end it, or choose another --listen address"
+            }
+            _ => "choose another --listen address",
+        };
+        AppError::new(message, hint).because(error)
+    };
+    let listener = TcpListener::bind(config.listen).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// One host per data folder: the lock lives as long as the process.
+fn lock(layout: &Layout) -> Result<File, AppError> {
+    let path = layout.lock();
+    let failed = |error: std::io::Error| {
+        AppError::new(format!("cannot lock {}", path.display()), "check the data folder's permissions").because(error)
+    };
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            let message =
+                format!("another host (process {}) uses the data folder {}", holder.trim(), layout.data().display());
+            return Err(AppError::new(message, "stop it first, or choose another --data"));
+        }
+        Err(error) => return Err(failed(error.into())),
+    }
+    file.set_len(0).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}
+
+fn start_launcher(layout: &Layout, user: User) -> Result<Spawned, AppError> {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        let message = format!("the launcher does not start: {}", crate::telemetry::chain(error));
+        AppError::new(message, format!("its log is {}", layout.launcher_log().display())).code(ErrorCode::SandboxFailed)
+    };
+    let mut config = LauncherConfig::new(layout.store(), layout.launcher_state(), layout.launcher_socket());
+    config.host_uid = user.uid;
+    config.host_gid = user.gid;
+    let argument = config.to_argument().map_err(|error| failed(&error))?;
+    let program = std::env::current_exe().map_err(|error| failed(&error))?;
+    let mut command = Command::new(program);
+    command.arg("internal-launcher").arg(argument);
+    spawn_launcher(command, &layout.launcher_socket(), &layout.launcher_log(), LAUNCHER_START)
+        .map_err(|error| failed(&error))
+}

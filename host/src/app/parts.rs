@@ -1,0 +1,271 @@
+//! The running host: its parts, joined, until a signal ends it.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ostler_protocol::ErrorCode;
+use ostler_protocol::api::{Health, RepositoryView};
+use ostler_sandbox::client::Launcher;
+use ostler_sandbox::wire::launcher::Limits;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::error::AppError;
+use super::layout::Layout;
+use super::privileges::User;
+use crate::agent::model::ScriptedModel;
+use crate::api::{self, ApiFailure, ApiLimits, ApiState, ApiToken, HealthSource, HostGuard, Repositories};
+use crate::cli::discovery::{self, Location};
+use crate::config::HostConfig;
+use crate::forge::{Access, Forge, RepositoryName, git_router};
+use crate::plugins::{Package, PluginError, PluginHost, PluginSource};
+use crate::session::{Clock, Models, Services, Sessions};
+use crate::store::{Blobs, Index, SessionLogs};
+use crate::telemetry::chain;
+use crate::workspace::Workspaces;
+
+/// Time that requests under way have when the host stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Time that the launcher has to end every sandbox.
+const LAUNCHER_END: Duration = Duration::from_secs(60);
+
+/// The API token, made where it is missing, readable by the host and by root only.
+pub(super) fn token(layout: &Layout, user: User) -> Result<ApiToken, AppError> {
+    let path = layout.token();
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        AppError::new(chain(error), format!("check {}; without it a new token is made", path.display()))
+    };
+    let token = api::load_or_create_token(&path).map_err(|error| failed(&error))?;
+    std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid)).map_err(|error| failed(&error))?;
+    Ok(token)
+}
+
+/// Ends a launcher that has no host. For a start that failed after the launcher was there.
+pub(super) fn end_launcher(layout: &Layout) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    let ended = runtime.block_on(async {
+        // Any epoch below the next start's is too old for a launcher that met a host before; then its grace ends it.
+        let (launcher, _) = Launcher::connect(&layout.launcher_socket(), u64::MAX - 1).await?;
+        launcher.shutdown().await
+    });
+    if let Err(error) = ended {
+        tracing::warn!(error = %chain(&error), "the launcher could not be ended; it ends by itself without a host");
+    }
+}
+
+/// What was opened, read and checked before the host dropped root.
+pub(super) struct Start {
+    /// The API's listener.
+    pub(super) listener: std::net::TcpListener,
+    /// Digest of the image of workspaces.
+    pub(super) image: String,
+    /// The model.
+    pub(super) model: ScriptedModel,
+    /// The plugins' files.
+    pub(super) plugins: Vec<Package>,
+    /// What every request must carry.
+    pub(super) token: ApiToken,
+}
+
+/// The file that tells this machine's command line where the host is.
+pub(super) struct Announcement {
+    folder: PathBuf,
+}
+
+impl Announcement {
+    /// Makes the folder while the process may.
+    pub(super) fn prepare(folder: &Path, user: User) -> Result<Self, AppError> {
+        let failed = |error: std::io::Error| {
+            let message = format!("cannot make the runtime folder {}", folder.display());
+            AppError::new(message, "set OSTLER_RUNTIME_DIR to a folder that can be made").because(error)
+        };
+        if let Some(parent) = folder.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        match std::fs::DirBuilder::new().mode(0o755).create(folder) {
+            Ok(()) => std::os::unix::fs::lchown(folder, Some(user.uid), Some(user.gid)).map_err(failed)?,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                // A folder that was there before is never given away, only used where it is the host's own.
+                let found = std::fs::symlink_metadata(folder).map_err(failed)?;
+                if !found.is_dir() || found.uid() != user.uid {
+                    let message = format!("{} exists and is no folder of the host's user", folder.display());
+                    return Err(AppError::new(message, "remove it, or set OSTLER_RUNTIME_DIR to another folder"));
+                }
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    fn publish(&self, location: &Location) -> Result<(), AppError> {
+        discovery::publish(&self.folder, location)
+            .map_err(|error| AppError::new(chain(&error), "check the folder that OSTLER_RUNTIME_DIR names"))
+    }
+
+    fn withdraw(&self, location: &Location) {
+        if let Err(error) = discovery::withdraw(&self.folder, location) {
+            tracing::warn!(error = %chain(&error), "the runtime file stays");
+        }
+    }
+}
+
+/// Joins the parts, serves until a signal, ends everything.
+pub(super) async fn serve(
+    config: HostConfig,
+    layout: &Layout,
+    start: Start,
+    announcement: Announcement,
+    ready: impl FnOnce(&str),
+) -> Result<(), AppError> {
+    let Start { listener, image, model, plugins, token } = start;
+    let internal = |error: &(dyn std::error::Error + 'static)| AppError::new(chain(error), "the log has more");
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| internal(&error))?;
+    let address = listener.local_addr().map_err(|error| internal(&error))?;
+    let url = format!("http://{address}");
+
+    let plugins = start_plugins(plugins).await?;
+    let index = Index::open(&layout.index()).map_err(|error| internal(&error))?;
+    let epoch = index.next_epoch().await.map_err(|error| internal(&error))?;
+    let (launcher, living) =
+        Launcher::connect(&layout.launcher_socket(), epoch).await.map_err(|error| internal(&error))?;
+    let forge = Forge::open(&layout.repositories()).map_err(|error| internal(&error))?;
+    let limits =
+        Limits { memory: config.limits.memory.0, pids: config.limits.pids, cpu_millis: config.limits.cpus.millis };
+    let workspaces = Workspaces::new(launcher.clone(), image, limits, epoch, forge.clone(), living);
+    let models = Models::new(Arc::new(model), []);
+    let about = About {
+        model: models.default_name().to_owned(),
+        image: config.image.clone(),
+        plugins: plugins.plugins().into_iter().map(|plugin| plugin.id).collect(),
+    };
+    let services = Services {
+        logs: SessionLogs::open(&layout.sessions()).map_err(|error| internal(&error))?,
+        index,
+        blobs: Blobs::open(&layout.blobs()).map_err(|error| internal(&error))?,
+        forge: forge.clone(),
+        plugins,
+        workspaces,
+        models,
+        url: url.clone(),
+        clock: Clock::system(),
+    };
+    let sessions = Sessions::new(services);
+    sessions.recover().await.map_err(|error| internal(&error))?;
+
+    let stopping = CancellationToken::new();
+    let state = ApiState {
+        sessions: Arc::new(sessions.clone()),
+        repositories: Arc::new(ForgeRepositories { forge: forge.clone(), url: url.clone() }),
+        health: Arc::new(about),
+        git: git_router(forge, Access::Full),
+        token,
+        guard: HostGuard::new(address, &config.allowed_hosts, &config.allowed_origins),
+        limits: ApiLimits::default(),
+        stopping: stopping.clone(),
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| internal(&error))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| internal(&error))?;
+    let location = Location { url: url.clone(), token_path: layout.token() };
+    announcement.publish(&location)?;
+    ready(&url);
+    let signalled = stopping.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        signalled.cancel();
+    });
+    let served = api::serve(listener, api::router(state), stopping, DRAIN).await;
+    announcement.withdraw(&location);
+    sessions.quiesce().await;
+    let ended = tokio::time::timeout(LAUNCHER_END, launcher.shutdown()).await;
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(internal(&error)),
+        Err(_) => return Err(AppError::new("the launcher did not end every sandbox in time", "its log says more")),
+    }
+    served.map_err(|error| internal(&error))
+}
+
+/// Reads the plugins' files while the process may read what the operator may.
+pub(super) fn read_plugins(config: &HostConfig) -> Result<Vec<Package>, AppError> {
+    let sources = config.plugins.iter().cloned().map(PluginSource::Path);
+    sources.map(PluginHost::read).collect::<Result<_, _>>().map_err(|error| bad_plugin(&error))
+}
+
+async fn start_plugins(packages: Vec<Package>) -> Result<PluginHost, AppError> {
+    let host = PluginHost::start(packages).await.map_err(|error| bad_plugin(&error))?;
+    // A plugin that the operator named and that is not there would be a guard that people believe in.
+    match host.refused().first() {
+        Some(error) => Err(bad_plugin(error)),
+        None => Ok(host),
+    }
+}
+
+fn bad_plugin(error: &PluginError) -> AppError {
+    AppError::new(error.describe(), "repair the plugin, or start without its --plugin").code(ErrorCode::PluginFailed)
+}
+
+/// What the host says of itself.
+struct About {
+    model: String,
+    image: String,
+    plugins: Vec<String>,
+}
+
+#[async_trait]
+impl HealthSource for About {
+    async fn health(&self) -> Result<Health, ApiFailure> {
+        Ok(Health {
+            status: "ok".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: self.model.clone(),
+            image: self.image.clone(),
+            plugins: self.plugins.clone(),
+        })
+    }
+}
+
+/// The built-in forge as the API sees it.
+struct ForgeRepositories {
+    forge: Forge,
+    url: String,
+}
+
+impl ForgeRepositories {
+    fn view(&self, repository: crate::forge::Repository) -> RepositoryView {
+        let clone_url = format!("{}/git/{}.git", self.url, repository.name);
+        RepositoryView { name: repository.name.to_string(), default_branch: repository.default_branch, clone_url }
+    }
+}
+
+fn parse(name: &str) -> Result<RepositoryName, ApiFailure> {
+    name.parse().map_err(|error: crate::forge::NameError| ApiFailure::new(ErrorCode::BadRequest, error.to_string()))
+}
+
+fn refused(error: crate::forge::ForgeError) -> ApiFailure {
+    ApiFailure::new(error.code(), chain(&error))
+}
+
+#[async_trait]
+impl Repositories for ForgeRepositories {
+    async fn create(&self, name: &str) -> Result<RepositoryView, ApiFailure> {
+        let name = parse(name)?;
+        self.forge.create(&name).await.map(|repository| self.view(repository)).map_err(refused)
+    }
+
+    async fn get(&self, name: &str) -> Result<RepositoryView, ApiFailure> {
+        let name = parse(name)?;
+        self.forge.get(&name).await.map(|repository| self.view(repository)).map_err(refused)
+    }
+
+    async fn list(&self) -> Result<Vec<RepositoryView>, ApiFailure> {
+        let repositories = self.forge.list().await.map_err(refused)?;
+        Ok(repositories.into_iter().map(|repository| self.view(repository)).collect())
+    }
+}

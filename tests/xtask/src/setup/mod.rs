@@ -1,0 +1,51 @@
+//! The set-up: everything that has to be there before tests, demo and benchmarks.
+//!
+//! ```text
+//! packages ─► host ─► wasm target ─► plugins ─► base image
+//! ```
+//!
+//! Each step says what it did and how long it took, and does nothing when it is up to date.
+
+mod apt_sources;
+mod host;
+mod image;
+mod packages;
+mod plugins;
+mod wasm;
+
+use std::path::PathBuf;
+
+use crate::arguments::SetupOptions;
+use crate::error::Result;
+use crate::layout::Layout;
+use crate::output;
+
+pub use packages::is_root;
+
+/// What the set-up made.
+#[derive(Clone, Debug)]
+pub struct Products {
+    /// The host's binary.
+    pub ostler: PathBuf,
+    /// The policy plugin, a component.
+    pub policy: PathBuf,
+    /// The base image, a tar file of a root file system.
+    pub image: PathBuf,
+}
+
+/// Sets up.
+///
+/// # Errors
+/// The first failure of a step.
+pub fn run(layout: &Layout, options: &SetupOptions) -> Result<Products> {
+    if options.no_packages {
+        output::note("xtask: Debian packages: taken as they are");
+    } else {
+        output::step("Debian packages", || packages::ensure(packages::BASE).map(|outcome| ((), outcome)))?;
+    }
+    let ostler = output::step("host", || host::build(layout))?;
+    let builder = output::step("wasm target", || wasm::prepare(layout, options.no_packages))?;
+    let policy = output::step("plugins", || plugins::build(layout, &builder, &ostler))?;
+    let image = output::step("base image", || image::build(layout, options.refresh_image))?;
+    Ok(Products { ostler, policy, image })
+}

@@ -1,0 +1,147 @@
+//! `kill -9` at bad moments.
+
+use anyhow::Result;
+use ostler_protocol::EventBody;
+use ostler_protocol::api::SessionStatus;
+use ostler_protocol::event::ToolOutcome;
+use ostler_tests::script::{END, script, shell};
+use ostler_tests::{Host, HostOptions, Repository};
+
+fn tool_outcomes(events: &[ostler_protocol::Event]) -> Vec<(ToolOutcome, String)> {
+    let outcome = |event: &ostler_protocol::Event| match &event.body {
+        EventBody::ToolFinished { outcome, output, .. } => Some((*outcome, output.clone())),
+        _ => None,
+    };
+    events.iter().filter_map(outcome).collect()
+}
+
+#[tokio::test]
+async fn a_tool_that_runs_while_the_host_is_killed_is_adopted_and_runs_once() -> Result<()> {
+    let turns = script(&[
+        &shell("echo ran >> count; until [ -e go ]; do sleep 0.05; done; echo finished; wc -l < count"),
+        &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"finished\\n1\" }}]\n{END}"),
+        &shell("cat count"),
+        &format!("expect = [{{ call = 0, outcome = \"done\", pattern = \"^ran\" }}]\n{END}"),
+    ]);
+    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
+    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
+    let session = host.client.create_session("demo").await?.id;
+    host.client.prompt(session, "wait").await?;
+    let before =
+        host.client.wait_for(session, "running tool", |body| matches!(body, EventBody::ToolStarted { .. })).await?;
+    host.kill()?;
+    host.launch().await?;
+    let after = host.client.events(session).await?;
+    assert_eq!(after[..before.len()], before[..], "what was acknowledged is still there");
+    // The tool waits for a file that only a person with root on the host could make from outside; make it from inside.
+    let upper = find_workspace(&host)?;
+    std::fs::write(upper.join("go"), "")?;
+    let events = host.client.wait_until_idle(session).await?;
+    let outcomes = tool_outcomes(&events);
+    assert_eq!(outcomes.len(), 1, "{events:#?}");
+    assert_eq!(outcomes[0].0, ToolOutcome::Done, "{events:#?}");
+    assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
+    host.client.prompt(session, "next").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
+    Ok(())
+}
+
+/// The workspace folder of the only sandbox, through its PID 1.
+fn find_workspace(host: &Host) -> Result<std::path::PathBuf> {
+    let pids = sandbox_processes(host)?;
+    let first = pids.first().ok_or_else(|| anyhow::anyhow!("no process of the sandbox is alive"))?;
+    Ok(std::path::PathBuf::from(format!("/proc/{first}/root/workspace")))
+}
+
+/// Processes whose uid lies in the sandboxes' ranges and that descend from this host's launcher.
+fn sandbox_processes(host: &Host) -> Result<Vec<u32>> {
+    let launcher = super::clean_up::launcher_pid(host)?;
+    super::clean_up::descendants(launcher)
+}
+
+#[tokio::test]
+async fn when_host_and_launcher_are_killed_the_outcome_is_declared_unknown_and_the_files_are_kept() -> Result<()> {
+    let turns = script(&[
+        &shell("echo kept > kept.txt; sync; sleep 4000"),
+        END,
+        &shell("cat kept.txt"),
+        &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"kept\" }}]\n{END}"),
+    ]);
+    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
+    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
+    let session = host.client.create_session("demo").await?.id;
+    host.client.prompt(session, "hang").await?;
+    host.client.wait_for(session, "running tool", |body| matches!(body, EventBody::ToolStarted { .. })).await?;
+    wait_for_file(&host, "kept.txt")?;
+    let launcher = super::clean_up::launcher_pid(&host)?;
+    host.kill()?;
+    super::clean_up::kill_process(launcher)?;
+    host.launch().await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let outcomes = tool_outcomes(&events);
+    assert_eq!(outcomes[0].0, ToolOutcome::Unknown, "{events:#?}");
+    assert!(
+        events.iter().any(|event| matches!(event.body, EventBody::WorkspaceLost { .. })),
+        "it is said: {events:#?}"
+    );
+    host.client.prompt(session, "look").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
+    assert!(
+        events.iter().any(|event| matches!(event.body, EventBody::WorkspaceReady { restored: true, .. })),
+        "the files were found again: {events:#?}"
+    );
+    Ok(())
+}
+
+fn wait_for_file(host: &Host, name: &str) -> Result<()> {
+    let path = find_workspace(host)?.join(name);
+    let deadline = std::time::Instant::now() + ostler_tests::client::PATIENCE;
+    while !path.exists() {
+        anyhow::ensure!(std::time::Instant::now() < deadline, "{name} did not appear in the workspace");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_clean_stop_keeps_the_workspace_for_the_next_start() -> Result<()> {
+    let turns = script(&[
+        &shell("echo kept > kept.txt"),
+        END,
+        &shell("cat kept.txt"),
+        &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"kept\" }}]\n{END}"),
+    ]);
+    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
+    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
+    let session = host.client.create_session("demo").await?.id;
+    host.client.prompt(session, "write").await?;
+    host.client.wait_until_idle(session).await?;
+    assert_eq!(host.stop()?, Some(0), "{}", host.log());
+    host.launch().await?;
+    host.client.prompt(session, "read").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_clean_stop_in_the_middle_of_a_tool_leaves_the_turn_for_the_next_start() -> Result<()> {
+    let turns = script(&[&shell("echo kept > kept.txt; sync; sleep 4000"), END]);
+    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
+    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
+    let session = host.client.create_session("demo").await?.id;
+    host.client.prompt(session, "hang").await?;
+    let is_running = |body: &EventBody| matches!(body, EventBody::ToolStarted { .. });
+    let before = host.client.wait_for(session, "running tool", is_running).await?;
+    assert_eq!(host.stop()?, Some(0), "{}", host.log());
+    host.launch().await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let next = events.get(before.len()).map(|event| &event.body);
+    assert!(matches!(next, Some(EventBody::WorkspaceLost { .. })), "the stop itself added nothing: {events:#?}");
+    assert_eq!(tool_outcomes(&events)[0].0, ToolOutcome::Unknown, "{events:#?}");
+    let opened = events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. }));
+    assert!(opened, "the kept file is published: {events:#?}");
+    Ok(())
+}

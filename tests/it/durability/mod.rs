@@ -1,0 +1,4 @@
+//! Crashes, restarts and what they leave.
+
+mod clean_up;
+mod kill;

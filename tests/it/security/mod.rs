@@ -1,0 +1,4 @@
+//! What must not be possible.
+
+mod api;
+mod sandbox;

@@ -1,0 +1,218 @@
+//! `ostler up` as a child process.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::client::Client;
+
+/// Time that a host may take to say its address.
+const START: Duration = Duration::from_secs(60);
+
+/// Time that a host may take to end.
+const END: Duration = Duration::from_secs(30);
+
+/// How a host is to be started.
+#[derive(Clone, Debug, Default)]
+pub struct HostOptions {
+    /// The conversation that the model plays.
+    pub script: String,
+    /// Rules of the policy plugin; the plugin is loaded only with rules.
+    pub policy: Option<String>,
+    /// More arguments of `ostler up`.
+    pub arguments: Vec<String>,
+}
+
+/// A running host. Dropping it ends it with everything that it made.
+pub struct Host {
+    /// Folder of everything that belongs to it.
+    pub folder: tempfile::TempDir,
+    /// The process.
+    child: Option<Child>,
+    options: HostOptions,
+    /// A client of it.
+    pub client: Client,
+}
+
+/// The binary under test.
+pub fn binary() -> Result<PathBuf> {
+    variable("OSTLER_BIN")
+}
+
+fn variable(name: &str) -> Result<PathBuf> {
+    let value = std::env::var_os(name).with_context(|| format!("{name} is not set; run `cargo xtask test`"))?;
+    Ok(PathBuf::from(value))
+}
+
+/// Imports the test image into a data folder that all tests copy from, once, and returns the folder.
+pub fn shared_data() -> Result<PathBuf> {
+    let image = variable("OSTLER_TEST_IMAGE")?;
+    let name = image.file_stem().context("the image has a name")?.to_string_lossy().into_owned();
+    let data = std::env::temp_dir().join(format!("ostler-test-data-{name}"));
+    fs::create_dir_all(&data)?;
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755))?;
+    let lock = fs::File::create(data.join("test.lock"))?;
+    lock.lock().context("lock the shared data folder")?;
+    let marker = data.join("test.imported");
+    if !marker.exists() {
+        let mut import = Command::new(binary()?);
+        import.args(["images", "import"]).arg(&image).args(["--name", "base", "--data"]).arg(&data);
+        let output = import.output()?;
+        if !output.status.success() {
+            bail!("the test image could not be imported: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        fs::write(marker, "")?;
+    }
+    Ok(data)
+}
+
+/// Gives a host's data folder the shared images: layers are never written to, so hard links serve.
+pub fn copy_images(data: &Path) -> Result<()> {
+    let store = shared_data()?.join("store");
+    fs::create_dir_all(data)?;
+    fs::set_permissions(data, fs::Permissions::from_mode(0o755))?;
+    let status = Command::new("cp").arg("-al").arg(&store).arg(data).status()?;
+    if !status.success() {
+        bail!("cp -al {} {}", store.display(), data.display());
+    }
+    Ok(())
+}
+
+impl Host {
+    /// Starts a host and waits until it answers.
+    pub async fn start(options: HostOptions) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("ostler-test-").tempdir()?;
+        // The host runs as an unprivileged user and must reach its folder.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        fs::write(folder.path().join("script.toml"), &options.script)?;
+        copy_images(&folder.path().join("data"))?;
+        let mut host = Self { folder, child: None, options, client: Client::new("", "") };
+        host.launch().await?;
+        Ok(host)
+    }
+
+    /// Folder of the host's data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A command of the host's binary that talks to this host.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command.args(arguments).env("OSTLER_RUNTIME_DIR", self.folder.path().join("run")).env_remove("OSTLER_TOKEN");
+        command.env("NO_COLOR", "1").stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Starts the process again after [`Self::kill`] or [`Self::stop`].
+    pub async fn launch(&mut self) -> Result<()> {
+        let mut command = self.command(&["up", "--listen", "127.0.0.1:0", "--image", "base"])?;
+        command.arg("--data").arg(self.data());
+        command.args(["--model", "scripted", "--script"]).arg(self.folder.path().join("script.toml"));
+        if let Some(rules) = &self.options.policy {
+            command.arg("--plugin").arg(self.policy_folder(rules)?);
+        }
+        command.args(&self.options.arguments);
+        let log = fs::File::create(self.folder.path().join("up.log"))?;
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().context("start `ostler up`")?;
+        let stdout = child.stdout.take().context("the host's output")?;
+        self.child = Some(child);
+        let address = tokio::task::spawn_blocking(move || read_address(stdout)).await?;
+        let Ok(url) = address else { bail!("`ostler up` did not start:\n{}", self.log()) };
+        let token = fs::read_to_string(self.data().join("token")).context("the token")?;
+        self.client = Client::new(&url, token.trim());
+        Ok(())
+    }
+
+    fn policy_folder(&self, rules: &str) -> Result<PathBuf> {
+        let source = variable("OSTLER_POLICY_WASM")?;
+        let folder = self.folder.path().join("policy");
+        fs::create_dir_all(&folder)?;
+        fs::copy(&source, folder.join("policy.wasm")).context("copy the policy plugin")?;
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/policy/plugin.toml");
+        fs::copy(manifest, folder.join("plugin.toml")).context("copy the policy plugin's manifest")?;
+        fs::write(folder.join("rules.toml"), rules)?;
+        Ok(folder)
+    }
+
+    /// What the host wrote to its standard error.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default()
+    }
+
+    /// Process number of the host.
+    pub fn pid(&self) -> Result<u32> {
+        self.child.as_ref().map(Child::id).context("the host runs")
+    }
+
+    /// `kill -9` of the host; the launcher and the sandboxes live on.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the host runs")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM; waits until the host has ended everything and returns its exit code.
+    pub fn stop(&mut self) -> Result<Option<i32>> {
+        let Some(mut child) = self.child.take() else { return Ok(None) };
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
+        let deadline = std::time::Instant::now() + END;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status.code());
+            }
+            if std::time::Instant::now() > deadline {
+                child.kill()?;
+                child.wait()?;
+                bail!("the host did not end within {END:?}:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if self.child.is_none() {
+            // A killed host leaves its launcher; a new host takes it over and ends it properly.
+            let _ = self.relaunch_to_clean();
+        }
+        let _ = self.stop();
+    }
+}
+
+impl Host {
+    fn relaunch_to_clean(&mut self) -> Result<()> {
+        let mut command = self.command(&["up", "--listen", "127.0.0.1:0", "--image", "base"])?;
+        command.arg("--data").arg(self.data());
+        command.args(["--model", "scripted", "--script"]).arg(self.folder.path().join("script.toml"));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let stdout = child.stdout.take().context("the host's output")?;
+        self.child = Some(child);
+        read_address(stdout)?;
+        Ok(())
+    }
+}
+
+fn read_address(stdout: std::process::ChildStdout) -> Result<String> {
+    let (found, address) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Read to the end, so that the host never meets a closed or full pipe.
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if let Some(start) = line.find("http://") {
+                let url: String = line[start..].chars().take_while(|c| !c.is_whitespace()).collect();
+                let _ = found.send(url.trim_end_matches('/').to_owned());
+            }
+        }
+    });
+    Ok(address.recv_timeout(START)?)
+}

@@ -1,0 +1,14 @@
+//! A real host for tests: `ostler up` as a child process with its own folder, port and script, and a client for it.
+//!
+//! Three variables say where things are; `cargo xtask test` sets them: `OSTLER_BIN` (the binary), `OSTLER_TEST_IMAGE`
+//! (a root file system as tar) and `OSTLER_POLICY_WASM` (the policy plugin as a component). A test without them fails
+//! and says so.
+
+pub mod client;
+pub mod host;
+pub mod repository;
+pub mod script;
+
+pub use client::Client;
+pub use host::{Host, HostOptions};
+pub use repository::Repository;

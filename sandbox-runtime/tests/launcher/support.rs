@@ -98,8 +98,9 @@ impl Bench {
         let image = store.import_rootfs_tar(&archive, "base").unwrap().image.to_string();
         let mut config = LauncherConfig::new(path("store"), path("state"), path("socket"));
         config.guest = Some(stand_in().to_owned());
-        // Ranges of its own, so that processes can be told apart by their uid.
-        config.uid_first = 0x1000_0000 + ((std::process::id() % 12) * 32 + number % 32) * 64 * 65_536;
+        // Ranges of its own, so that processes can be told apart by their uid: neighbouring process numbers, as test
+        // runners have them that give each test a process, never share one.
+        config.uid_first = 0x1000_0000 + ((std::process::id() + number) % 384) * 64 * 65_536;
         config.uid_ranges = 64;
         change(&mut config);
         let mut bench = Self { config, image, directory, number, child: None };

@@ -28,13 +28,21 @@ pub(super) fn host_user() -> Result<User, AppError> {
     if let Some(user) = find(USER)? {
         return Ok(user);
     }
+    // `useradd` looks for the name before it takes its own lock, and replaces a user that came between: two hosts that
+    // start at once would then be different users.
+    let unreadable = |error| AppError::new("the system's users cannot be locked", "check /etc/passwd").because(error);
+    let table = std::fs::File::open("/etc/passwd").map_err(unreadable)?;
+    rustix::fs::flock(&table, rustix::fs::FlockOperation::LockExclusive).map_err(|error| unreadable(error.into()))?;
+    if let Some(user) = find(USER)? {
+        return Ok(user);
+    }
     let words = ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"];
     let made = Command::new("useradd").args(words).args(["--shell", "/usr/sbin/nologin", USER]).output();
     let hint = format!("make it: useradd --system --user-group --no-create-home {USER}");
     let output = made.map_err(|error| {
         AppError::new(format!("the system user `{USER}` is missing and could not be made"), hint.clone()).because(error)
     })?;
-    // Another host may have made it at the same time; what counts is that it is there.
+    // What counts is that it is there, whoever made it.
     match find(USER)? {
         Some(user) => Ok(user),
         None => {

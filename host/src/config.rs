@@ -22,6 +22,8 @@ pub mod env {
     pub const LOG: &str = "OSTLER_LOG";
     /// The user's own runtime folder, by the XDG base directory specification.
     pub const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+    /// The point at which a test build ends itself; the installed program does not read it.
+    pub const FAULT_POINT: &str = ostler_sandbox::fault::VARIABLE;
     /// No colour, by <https://no-color.org>.
     pub const NO_COLOR: &str = "NO_COLOR";
     /// What the terminal can do; `dumb` means no colour.

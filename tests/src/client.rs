@@ -111,6 +111,11 @@ impl Client {
         }
     }
 
+    /// Waits until a tool runs and returns the log up to there.
+    pub async fn wait_for_running_tool(&self, session: SessionId) -> Result<Vec<Event>> {
+        self.wait_for(session, "running tool", |body| matches!(body, EventBody::ToolStarted { .. })).await
+    }
+
     /// Waits until the session has nothing to do and returns its log.
     pub async fn wait_until_idle(&self, session: SessionId) -> Result<Vec<Event>> {
         let deadline = Instant::now() + PATIENCE;

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use ostler_protocol::SessionId;
+
 use crate::client::Client;
+use crate::repository::Repository;
 
 /// Time that a host may take to say its address.
 const START: Duration = Duration::from_secs(60);
@@ -36,6 +39,8 @@ pub struct Host {
     /// The process.
     child: Option<Child>,
     options: HostOptions,
+    /// Where the next start of the host is to end itself.
+    fault_point: Option<&'static str>,
     /// A client of it.
     pub client: Client,
 }
@@ -92,9 +97,17 @@ impl Host {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         fs::write(folder.path().join("script.toml"), &options.script)?;
         copy_images(&folder.path().join("data"))?;
-        let mut host = Self { folder, child: None, options, client: Client::new("", "") };
+        let mut host = Self { folder, child: None, options, fault_point: None, client: Client::new("", "") };
         host.launch().await?;
         Ok(host)
+    }
+
+    /// A host that plays `script`, with a repository `demo` of one file on its forge and a session on it.
+    pub async fn with_session(script: String) -> Result<(Self, SessionId)> {
+        let host = Self::start(HostOptions { script, ..HostOptions::default() }).await?;
+        Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
+        let session = host.client.create_session("demo").await?.id;
+        Ok((host, session))
     }
 
     /// Folder of the host's data.
@@ -120,6 +133,9 @@ impl Host {
             command.arg("--plugin").arg(self.policy_folder(rules)?);
         }
         command.args(&self.options.arguments);
+        if let Some(point) = self.fault_point.take() {
+            command.env("OSTLER_FAULT_POINT", point);
+        }
         let log = fs::File::create(self.folder.path().join("up.log"))?;
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().context("start `ostler up`")?;
         let stdout = child.stdout.take().context("the host's output")?;
@@ -151,6 +167,27 @@ impl Host {
     /// Process number of the host.
     pub fn pid(&self) -> Result<u32> {
         self.child.as_ref().map(Child::id).context("the host runs")
+    }
+
+    /// The next [`Self::launch`] starts a host that ends itself at this point as `kill -9` would.
+    pub fn arm(&mut self, point: &'static str) {
+        self.fault_point = Some(point);
+    }
+
+    /// Waits until the host has ended itself at the point that it was armed with.
+    pub fn wait_for_fault(&mut self) -> Result<()> {
+        use std::os::unix::process::ExitStatusExt;
+        let child = self.child.as_mut().context("the host runs")?;
+        let deadline = std::time::Instant::now() + crate::client::PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                anyhow::ensure!(status.signal() == Some(9), "the host ended otherwise: {status}\n{}", self.log());
+                return Ok(());
+            }
+            anyhow::ensure!(std::time::Instant::now() < deadline, "the host never came to its point");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// `kill -9` of the host; the launcher and the sandboxes live on.

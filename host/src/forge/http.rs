@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::{FutureExt, StreamExt};
+use ostler_sandbox::fault;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower_http::decompression::RequestDecompressionLayer;
@@ -227,6 +228,7 @@ async fn receive_pack(
         }
         return Ok(response);
     }
+    fault::point("forge.push-permitted");
     let mut settings = vec![format!("receive.maxInputSize={pack}")];
     if git.access != Access::Full {
         settings.push("receive.denyDeletes=true".to_owned());

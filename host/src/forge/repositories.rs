@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ostler_sandbox::fault;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -134,6 +135,7 @@ impl Forge {
             let _ = tokio::fs::remove_dir_all(&unfinished).await;
         }
         made?;
+        fault::point("forge.placed");
         self.get(name).await
     }
 
@@ -146,6 +148,7 @@ impl Forge {
         let permit = self.permit().await?;
         let answer = process::run("init", command, permit, SHORT, self.inner.limits.query).await?;
         succeeded("init", answer)?;
+        fault::point("forge.unplaced");
         let (from, to, root) = (unfinished.to_owned(), path.to_owned(), self.inner.root.clone());
         let renamed = tokio::task::spawn_blocking(move || {
             for name in ["HEAD", "config", "refs", "objects", "."] {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ostler_sandbox::fault;
 use tokio::time::timeout;
 
 use super::process::Answer;
@@ -31,6 +32,7 @@ pub(super) struct Settlement {
 
 /// Tells the observer what changed, and gives a repository that was empty its default branch.
 pub(super) async fn settle(push: Settlement) {
+    fault::point("forge.push-stored");
     let changed = match changed(&push).await {
         Ok(changed) => changed,
         Err(error) => {

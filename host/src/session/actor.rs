@@ -2,22 +2,28 @@
 //!
 //! ```text
 //!  message ─► machine.step ─► append (durable) ─► publish head ─► answer callers ─► perform acts
+//!                                  │ fails
+//!                                  ▼
+//!                  asleep: acts ended, sandbox ended, state forgotten ──next message──► folded from the log again
 //! ```
 //!
-//! When an append fails the actor ends without answering "yes" to anyone: nothing that is not on disk was ever shown.
-//! The next caller starts it again from the log.
+//! When an append fails nobody is answered "yes": nothing that is not on disk was ever shown. The session then sleeps. A
+//! reader gets what the log says; whoever wants something done wakes it, or is told why that is not possible.
+//! The actor itself lives as long as the host, so that nobody ever talks to one that is about to end.
 
 use std::sync::Arc;
 
 use ostler_protocol::api::{PromptAccepted, SessionView};
 use ostler_protocol::{Delta, ErrorCode, EventBody, SessionId, TurnId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::effects;
 use super::error::SessionError;
+use super::log::{Folded, fold, view};
 use super::machine::MAX_QUEUE;
-use super::registry::store_error;
+use super::registry::{store_error, unknown};
 use super::services::Services;
 use super::state::{Act, Input, Prompt, State, Step, Workspace as Phase};
 use crate::workspace::{Workspace, chain};
@@ -31,23 +37,34 @@ const DELTAS: usize = 1024;
 /// What an actor is told.
 pub(super) enum Message {
     /// A person asks.
-    Submit { prompt: Prompt, reply: oneshot::Sender<Result<PromptAccepted, SessionError>> },
+    Submit { prompt: Prompt, reply: Reply<PromptAccepted> },
     /// A person wants the turn to stop; answered when it has.
-    Stop { reply: oneshot::Sender<SessionView> },
-    /// Something that an act brought about; answered when it is durable.
-    Input { input: Input, durable: Option<oneshot::Sender<()>> },
+    Stop { reply: Reply<SessionView> },
+    /// Something that an act brought about.
+    Input(Input),
     /// An act brought a workspace.
     Workspace { workspace: Arc<Workspace>, took_ms: u64, restored: bool },
     /// An event without consequences, such as a step of publishing; answered when it is durable.
     Note { body: EventBody, durable: oneshot::Sender<()> },
     /// What clients see.
-    View { reply: oneshot::Sender<SessionView> },
+    View { reply: Reply<SessionView> },
     /// The living workspace, if there is one.
-    Borrow { reply: oneshot::Sender<Option<Arc<Workspace>>> },
-    /// The sandbox ended by itself.
-    Died { why: String },
+    Borrow { reply: Reply<Option<Arc<Workspace>>> },
+    /// A sandbox ended by itself.
+    Died(Death),
     /// The host stops: leave the session as it is, for the next start to go on.
     Quit,
+}
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, SessionError>>;
+
+/// The end of a sandbox that nobody asked for.
+pub(super) struct Death {
+    /// Which start of the sandbox, see [`Workspace::instance`].
+    pub(super) instance: u64,
+    /// Why, in words.
+    pub(super) why: String,
 }
 
 /// How to reach an actor.
@@ -63,35 +80,50 @@ pub(super) struct Actor {
     pub(super) session: SessionId,
     pub(super) services: Arc<Services>,
     pub(super) state: State,
-    pub(super) created_at_ms: u64,
-    pub(super) updated_at_ms: u64,
+    created_at_ms: u64,
+    updated_at_ms: u64,
     head: u64,
     head_sender: watch::Sender<u64>,
     pub(super) deltas: broadcast::Sender<Delta>,
     pub(super) mailbox: mpsc::Sender<Message>,
+    messages: mpsc::Receiver<Message>,
+    /// Acts under way; what they do ends with them.
+    pub(super) acts: JoinSet<()>,
     /// Cancelled when the turn is stopped; a new one for each turn.
     pub(super) cancel: CancellationToken,
     pub(super) workspace: Option<Arc<Workspace>>,
+    /// The last end of a sandbox that was not ours: it may be that of one that is still on its way to us.
+    unclaimed_death: Option<Death>,
     /// The hooks that the turn under way began with.
     pub(super) generation: crate::plugins::Generation,
     /// Who waits for which turn to end.
-    stop_waiters: Vec<(Option<TurnId>, oneshot::Sender<SessionView>)>,
+    stop_waiters: Vec<(Option<TurnId>, Reply<SessionView>)>,
+    wakefulness: Wakefulness,
 }
 
-/// The append failed; the actor must end.
-struct Broken(crate::store::StoreError);
+/// Whether the state in memory is what the log says, and the acts that follow from it are under way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wakefulness {
+    /// It is, and they are.
+    Awake,
+    /// The state was folded, nothing was done about it yet.
+    Folded,
+    /// An append failed: the state must be folded again.
+    Forgotten,
+}
+
+/// Why the actor cannot go on: the log cannot be written, or read.
+struct Broken(SessionError);
 
 impl Actor {
-    /// Starts the task over a state that was folded from the log up to `head`.
+    /// Starts the task over what was folded from the log.
     pub(super) fn start(
         session: SessionId,
         services: Arc<Services>,
-        state: State,
-        head: u64,
-        created_at_ms: u64,
-        updated_at_ms: u64,
+        folded: Folded,
         workspace: Option<Arc<Workspace>>,
     ) -> Handle {
+        let Folded { state, head, created_at_ms, updated_at_ms } = folded;
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let (head_sender, head_receiver) = watch::channel(head);
         let (deltas, _) = broadcast::channel(DELTAS);
@@ -107,92 +139,146 @@ impl Actor {
             head_sender,
             deltas,
             mailbox,
+            messages,
+            acts: JoinSet::new(),
             cancel: CancellationToken::new(),
             workspace,
+            unclaimed_death: None,
             generation,
             stop_waiters: Vec::new(),
+            wakefulness: Wakefulness::Folded,
         };
-        tokio::spawn(actor.run(messages));
+        tokio::spawn(actor.run());
         handle
     }
 
-    async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+    async fn run(mut self) {
         if let Some(workspace) = &self.workspace {
             tokio::spawn(effects::follow_refusals(workspace.refusals(), self.mailbox.clone()));
         }
-        let phase = if self.workspace.is_some() { Phase::Ready } else { Phase::None };
-        let mut next = Some(Message::Input { input: Input::Recovered { workspace: phase }, durable: None });
-        loop {
-            let message = match next.take() {
-                Some(message) => message,
-                None => match messages.recv().await {
-                    Some(message) => message,
-                    None => return,
-                },
-            };
+        if let Err(broken) = self.wake().await {
+            self.fall_asleep(&broken).await;
+        }
+        while let Some(message) = self.messages.recv().await {
             if matches!(message, Message::Quit) {
                 return;
             }
-            if let Err(Broken(error)) = self.handle(message).await {
-                tracing::error!(
-                    session = %self.session,
-                    error = &error as &dyn std::error::Error,
-                    "the session's log cannot be written; the session pauses until the next request"
-                );
-                self.cancel.cancel();
-                // Nobody holds this sandbox any more. The mailbox is still open, so no second actor can start before it
-                // has ended; its files are kept for the next one.
-                if let Err(error) = self.services.workspaces.end(self.session).await {
-                    tracing::error!(session = %self.session, error = %chain(&error), "its sandbox could not be ended");
-                }
-                return;
+            if let Err(broken) = self.handle(message).await {
+                self.fall_asleep(&broken).await;
             }
+        }
+    }
+
+    /// Makes the state in memory what the log says.
+    async fn remember(&mut self) -> Result<(), Broken> {
+        if self.wakefulness == Wakefulness::Forgotten {
+            let folded = fold(&self.services, self.session).await.map_err(Broken)?;
+            let Folded { state, head, updated_at_ms, .. } = folded.ok_or_else(|| Broken(unknown(self.session)))?;
+            (self.state, self.head, self.updated_at_ms) = (state, head, updated_at_ms);
+            self.publish_head();
+            self.wakefulness = Wakefulness::Folded;
+        }
+        Ok(())
+    }
+
+    /// Goes on with what the log says is under way.
+    async fn wake(&mut self) -> Result<(), Broken> {
+        self.remember().await?;
+        if self.wakefulness == Wakefulness::Folded {
+            // Awake first: this very step may fail, and then the state is one that is on no disk.
+            self.wakefulness = Wakefulness::Awake;
+            let workspace = if self.workspace.is_some() { Phase::Ready } else { Phase::None };
+            self.input(Input::Recovered { workspace }).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends everything that is under way, keeping the workspace's files, and forgets what is not on the disk.
+    async fn fall_asleep(&mut self, broken: &Broken) {
+        tracing::error!(
+            session = %self.session,
+            error = %chain(&broken.0),
+            "the session's log cannot be written; the session sleeps until somebody wants something of it"
+        );
+        self.wakefulness = Wakefulness::Forgotten;
+        self.cancel.cancel();
+        self.acts.shutdown().await;
+        self.discard_reports();
+        self.workspace = None;
+        for (_, waiter) in self.stop_waiters.drain(..) {
+            // Everything of the turn was ended just now; that the log does not say so yet is what failed.
+            let _ = waiter.send(Err(SessionError::new(broken.0.public.code, broken.0.public.message.clone())));
+        }
+        if let Err(error) = self.services.workspaces.end(self.session).await {
+            tracing::error!(session = %self.session, error = %chain(&error), "its sandbox could not be ended");
+        }
+    }
+
+    /// Drops what acts of the forgotten state have reported, and keeps what people asked.
+    fn discard_reports(&mut self) {
+        let mut kept = Vec::new();
+        while let Ok(message) = self.messages.try_recv() {
+            match message {
+                Message::Input(_) | Message::Workspace { .. } | Message::Note { .. } | Message::Died(_) => {}
+                asked => kept.push(asked),
+            }
+        }
+        for message in kept {
+            // The room was made above, and what is lost all the same is answered by its dropped reply.
+            let _ = self.mailbox.try_send(message);
         }
     }
 
     async fn handle(&mut self, message: Message) -> Result<(), Broken> {
         match message {
             Message::Submit { prompt, reply } => return self.submit(prompt, reply).await,
-            Message::Stop { reply } => {
-                self.stop_waiters.push((self.state.turn.as_ref().map(|turn| turn.id), reply));
-                self.input(Input::Stop).await?;
+            Message::Stop { reply } => return self.stop(reply).await,
+            Message::View { reply } => {
+                // Read-only: a full disk must not keep anybody from seeing what there is.
+                let seen = self.remember().await.map(|()| self.view()).map_err(|Broken(error)| error);
+                let _ = reply.send(seen);
+                return Ok(());
             }
-            Message::Input { input, durable } => {
-                self.input(input).await?;
-                if let Some(durable) = durable {
-                    let _ = durable.send(());
-                }
+            Message::Borrow { reply } => {
+                let _ = reply.send(Ok(self.workspace.clone()));
+                return Ok(());
             }
+            // A late report of acts that were ended.
+            _ if self.wakefulness != Wakefulness::Awake => return Ok(()),
+            Message::Input(input) => self.input(input).await?,
             Message::Workspace { workspace, took_ms, restored } => {
                 tokio::spawn(effects::follow_refusals(workspace.refusals(), self.mailbox.clone()));
+                let instance = workspace.instance();
                 self.workspace = Some(workspace);
                 self.input(Input::WorkspaceReady { took_ms, restored }).await?;
+                if let Some(death) = self.unclaimed_death.take_if(|death| death.instance == instance) {
+                    self.died(death).await?;
+                }
             }
             Message::Note { body, durable } => {
                 self.append(vec![body]).await?;
                 let _ = durable.send(());
             }
-            Message::View { reply } => {
-                let _ = reply.send(self.view());
-            }
-            Message::Borrow { reply } => {
-                let _ = reply.send(self.workspace.clone());
-            }
-            Message::Died { why } => {
-                self.workspace = None;
-                self.input(Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: why }).await?;
-            }
+            Message::Died(death) => self.died(death).await?,
             Message::Quit => {}
         }
         self.answer_stops();
         Ok(())
     }
 
-    async fn submit(
-        &mut self,
-        prompt: Prompt,
-        reply: oneshot::Sender<Result<PromptAccepted, SessionError>>,
-    ) -> Result<(), Broken> {
+    async fn died(&mut self, death: Death) -> Result<(), Broken> {
+        // News of an earlier sandbox must not hit the one that came after it.
+        if self.workspace.as_ref().is_none_or(|workspace| workspace.instance() != death.instance) {
+            self.unclaimed_death = Some(death);
+            return Ok(());
+        }
+        self.input(Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: death.why }).await
+    }
+
+    async fn submit(&mut self, prompt: Prompt, reply: Reply<PromptAccepted>) -> Result<(), Broken> {
+        if let Err(broken) = self.wake().await {
+            return refuse(reply, broken);
+        }
         if self.state.queue.len() >= MAX_QUEUE {
             let message = format!("{MAX_QUEUE} prompts wait in this session already");
             let error =
@@ -209,13 +295,18 @@ impl Actor {
                 let _ = reply.send(Ok(PromptAccepted { prompt: id, seq }));
                 Ok(())
             }
-            Err(Broken(error)) => {
-                let code = error.code();
-                let text = "the prompt could not be kept; it was not accepted";
-                let _ = reply.send(Err(SessionError::new(code, text)));
-                Err(Broken(error))
-            }
+            Err(broken) => refuse(reply, broken),
         }
+    }
+
+    async fn stop(&mut self, reply: Reply<SessionView>) -> Result<(), Broken> {
+        if let Err(broken) = self.wake().await {
+            return refuse(reply, broken);
+        }
+        self.stop_waiters.push((self.state.turn.as_ref().map(|turn| turn.id), reply));
+        self.input(Input::Stop).await?;
+        self.answer_stops();
+        Ok(())
     }
 
     async fn input(&mut self, input: Input) -> Result<(), Broken> {
@@ -250,17 +341,22 @@ impl Actor {
             return Ok(());
         }
         let now = self.services.clock.now_ms();
-        let events = self.services.logs.append(self.session, self.head, now, bodies).await.map_err(Broken)?;
+        let appended = self.services.logs.append(self.session, self.head, now, bodies).await;
+        let events = appended.map_err(|error| Broken(store_error(error)))?;
         self.updated_at_ms = now;
         if let Some(last) = events.last() {
             self.head = last.seq;
-            let _ = self.head_sender.send_replace(self.head);
+            self.publish_head();
         }
         // The index is for lists and is rebuilt from the logs; it never gates what the log already holds.
         if let Err(error) = self.services.index.put_session(self.view()).await {
             tracing::warn!(session = %self.session, error = &error as &dyn std::error::Error, "the index is behind");
         }
         Ok(())
+    }
+
+    fn publish_head(&self) {
+        self.head_sender.send_if_modified(|head| std::mem::replace(head, self.head) != self.head);
     }
 
     fn answer_stops(&mut self) {
@@ -270,68 +366,19 @@ impl Actor {
             self.stop_waiters.drain(..).partition(|(stopped, _)| stopped.is_some() && *stopped == turn);
         self.stop_waiters = waiting;
         for (_, waiter) in ended {
-            let _ = waiter.send(view.clone());
+            let _ = waiter.send(Ok(view.clone()));
         }
     }
 
-    /// What clients see.
-    pub(super) fn view(&self) -> SessionView {
+    fn view(&self) -> SessionView {
         view(self.session, &self.state, self.head, self.created_at_ms, self.updated_at_ms)
     }
 }
 
-/// What clients see of a state.
-pub(super) fn view(
-    session: SessionId,
-    state: &State,
-    head: u64,
-    created_at_ms: u64,
-    updated_at_ms: u64,
-) -> SessionView {
-    let nobody = || ostler_protocol::event::Person { name: String::new(), email: String::new() };
-    let identity = state.session.as_ref();
-    let text = |field: fn(&super::state::Identity) -> &String| identity.map(field).cloned().unwrap_or_default();
-    SessionView {
-        id: session,
-        repository: text(|identity| &identity.repository),
-        base_branch: text(|identity| &identity.base_branch),
-        branch: text(|identity| &identity.branch),
-        author: identity.map_or_else(nobody, |identity| identity.author.clone()),
-        status: state.status(),
-        model: text(|identity| &identity.model),
-        title: state.title.clone(),
-        head_seq: head,
-        pull_request: state.pull_request,
-        created_at_ms,
-        updated_at_ms,
-    }
-}
-
-/// Folds a whole log; `None` for one without its first event.
-pub(super) async fn fold(services: &Services, session: SessionId) -> Result<Option<Folded>, SessionError> {
-    const PAGE: usize = 500;
-    let mut folded = Folded::default();
-    loop {
-        let events = services.logs.read(session, folded.head, PAGE).await.map_err(store_error)?;
-        for event in &events {
-            if folded.head == 0 {
-                folded.created_at_ms = event.at_ms;
-            }
-            folded.state.apply(&event.body);
-            folded.head = event.seq;
-            folded.updated_at_ms = event.at_ms;
-        }
-        if events.len() < PAGE {
-            return Ok(folded.state.session.is_some().then_some(folded));
-        }
-    }
-}
-
-/// A session as its log tells it.
-#[derive(Default)]
-pub(super) struct Folded {
-    pub(super) state: State,
-    pub(super) head: u64,
-    pub(super) created_at_ms: u64,
-    pub(super) updated_at_ms: u64,
+/// Tells the one who asked why it was not done, and the actor that it must sleep.
+fn refuse<T>(reply: Reply<T>, Broken(error): Broken) -> Result<(), Broken> {
+    let public = error.public.clone();
+    // Whoever asked may be gone.
+    let _ = reply.send(Err(SessionError { public, source: None }));
+    Err(Broken(error))
 }

@@ -1,28 +1,31 @@
 //! Acts of a session, each in a task of its own that reports back to the actor.
 //!
-//! A task that panics reports a failure too: no turn waits for ever for an act that is gone.
+//! A task that panics reports a failure too: no turn waits for ever for an act that is gone. What the acts of a tool
+//! call do is in [`super::tool_calls`], what publishing does in [`super::publish`].
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use futures::FutureExt;
 use ostler_protocol::event::{Person, ToolCall, ToolOutcome};
 use ostler_protocol::{CallId, Delta, ErrorCode, EventBody, SessionId, TurnId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::actor::{Actor, Message};
-use super::publish;
+use super::actor::{Actor, Death, Message};
 use super::services::Services;
-use super::state::{Act, Fragment, Identity, Input, ToolDecision, ToolResult};
+use super::state::{Act, Fragment, Identity, Input, ToolResult};
+use super::{publish, tool_calls};
+use crate::agent::context;
 use crate::agent::message::Message as Said;
 use crate::agent::model::{ModelError, Response};
-use crate::agent::tools::{self, HandsError, ToolOutput};
-use crate::agent::{context, output};
 use crate::door::DoorEvent;
 use crate::forge::{NameError, RepositoryName};
-use crate::plugins::{Decision, Effect, Generation, Scope, SessionSource, SessionStart, ToolAfter, ToolBefore};
-use crate::workspace::{Purpose, TurnHands, Workspace, chain};
+use crate::plugins::{Decision, Generation, Scope, SessionSource, SessionStart};
+use crate::workspace::{Purpose, Workspace, chain};
 
 /// Refusals of the network that one sandbox may add to the log of its session.
 const MAX_REFUSALS: usize = 200;
@@ -39,7 +42,7 @@ pub(super) struct Job {
     pub(super) workspace: Option<Arc<Workspace>>,
     /// Whether the session ever had a workspace, so that its files hold work.
     had_workspace: bool,
-    deltas: broadcast::Sender<Delta>,
+    pub(super) deltas: broadcast::Sender<Delta>,
     mailbox: mpsc::Sender<Message>,
 }
 
@@ -58,17 +61,18 @@ impl Job {
 
     /// Reports to the actor; it may be gone, and then nobody waits for the report.
     async fn report(&self, input: Input) {
-        let _ = self.mailbox.send(Message::Input { input, durable: None }).await;
+        let _ = self.mailbox.send(Message::Input(input)).await;
     }
 
     /// The link to the sandbox broke: ends what may be left of it, keeps the files, and tells the actor, so that the
     /// next tool gets a new one.
-    async fn give_up_sandbox(&self) {
+    pub(super) async fn give_up_sandbox(&self) {
+        let Some(instance) = self.workspace.as_ref().map(|workspace| workspace.instance()) else { return };
         if let Err(error) = self.services.workspaces.end(self.session).await {
             tracing::error!(session = %self.session, error = %chain(&error), "a broken sandbox could not be ended");
         }
         let why = "the link to it broke".to_owned();
-        let _ = self.mailbox.send(Message::Died { why }).await;
+        let _ = self.mailbox.send(Message::Died(Death { instance, why })).await;
     }
 
     /// Appends an event and waits until it is durable; `false` when the actor is gone.
@@ -79,7 +83,7 @@ impl Job {
 }
 
 /// Starts an act.
-pub(super) fn spawn(actor: &Actor, act: Act) {
+pub(super) fn spawn(actor: &mut Actor, act: Act) {
     let Some(identity) = actor.state.session.clone() else { return };
     let author = actor.state.turn.as_ref().map_or_else(|| identity.author.clone(), |turn| turn.author.clone());
     let job = Job {
@@ -120,44 +124,41 @@ pub(super) fn spawn(actor: &Actor, act: Act) {
         }
         Act::Cancel => None,
     };
-    match act {
-        Act::StartWorkspace => supervise(job.clone(), last_words, start_workspace(job)),
-        Act::LoadContext { turn } => supervise(job.clone(), last_words, load_context(job, turn)),
+    let work: Pin<Box<dyn Future<Output = Option<Input>> + Send>> = match act {
+        Act::StartWorkspace => Box::pin(start_workspace(job.clone())),
+        Act::LoadContext { turn } => Box::pin(load_context(job.clone(), turn)),
         Act::RequestModel { turn, step } => {
-            let messages = actor.state.conversation.clone();
-            supervise(job.clone(), last_words, request_model(job, turn, step, messages));
+            Box::pin(request_model(job.clone(), turn, step, actor.state.conversation.clone()))
         }
-        Act::DecideTool { turn, call } => supervise(job.clone(), last_words, decide_tool(job, turn, call)),
+        Act::DecideTool { turn, call } => Box::pin(tool_calls::decide(job.clone(), turn, call)),
         Act::RunTool { turn, call, tool, arguments } => {
-            supervise(job.clone(), last_words, run_tool(job, turn, call, tool, arguments));
+            Box::pin(tool_calls::run(job.clone(), turn, ToolCall { call, tool, arguments }))
         }
-        Act::AdoptTool { turn, call } => supervise(job.clone(), last_words, adopt_tool(job, turn, call)),
+        Act::AdoptTool { turn, call } => Box::pin(tool_calls::adopt(job.clone(), turn, call)),
         Act::Publish { turn, author } => {
             let work = publish::Work {
                 title: actor.state.title.clone(),
                 description: last_answer(&actor.state.conversation),
                 used_tools: used_tools(&actor.state.conversation),
             };
-            let job = Job { author, ..job };
-            supervise(job.clone(), last_words, publish::publish(job, turn, work));
+            Box::pin(publish::publish(Job { author, ..job.clone() }, turn, work))
         }
-        Act::Cancel => {}
-    }
+        Act::Cancel => return,
+    };
+    // What ended is collected here: the set never holds more than what is under way.
+    while actor.acts.try_join_next().is_some() {}
+    actor.acts.spawn(supervise(job, last_words, work));
 }
 
-fn supervise(job: Job, last_words: Option<Input>, work: impl Future<Output = Option<Input>> + Send + 'static) {
-    tokio::spawn(async move {
-        let report = match tokio::spawn(work).await {
-            Ok(report) => report,
-            Err(error) => {
-                tracing::error!(session = %job.session, %error, "an act ended unexpectedly");
-                last_words
-            }
-        };
-        if let Some(report) = report {
-            job.report(report).await;
-        }
+/// Does the work and reports how it ended, also where it panicked.
+async fn supervise(job: Job, last_words: Option<Input>, work: impl Future<Output = Option<Input>>) {
+    let report = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(session = %job.session, "an act panicked");
+        last_words
     });
+    if let Some(report) = report {
+        job.report(report).await;
+    }
 }
 
 /// Makes events of what a sandbox wanted from the network and was refused. Ends with the workspace.
@@ -269,126 +270,7 @@ async fn request_model(job: Job, turn: TurnId, step: u32, messages: Vec<Said>) -
     }
 }
 
-async fn decide_tool(job: Job, turn: TurnId, call: ToolCall) -> Option<Input> {
-    let ToolCall { call, tool, arguments } = call;
-    let event = ToolBefore {
-        scope: job.scope(),
-        turn,
-        call,
-        effect: effect(&tool),
-        tool,
-        arguments,
-        working_directory: ostler_sandbox::wire::guest::WORKSPACE.into(),
-    };
-    let decision = job.generation.tool_execute_before(event).await;
-    let decision = ToolDecision {
-        id: decision.id,
-        verdict: decision.verdict,
-        reasons: decision.reasons,
-        arguments: decision.value,
-        digest: decision.digest,
-        context: decision.context.into_iter().map(fragment).collect(),
-    };
-    Some(Input::ToolDecided { turn, call, decision })
-}
-
-fn hands(job: &Job) -> Option<TurnHands> {
-    let workspace = job.workspace.clone()?;
-    Some(TurnHands::new(workspace, job.author.clone(), job.cancel.clone(), job.deltas.clone()))
-}
-
-async fn run_tool(job: Job, turn: TurnId, call: CallId, tool: String, arguments: serde_json::Value) -> Option<Input> {
-    let began = Instant::now();
-    let output = match hands(&job) {
-        Some(hands) => tools::run(&hands, call, &tool, &arguments).await,
-        None => ToolOutput::failed("there is no sandbox to run this in"),
-    };
-    if output.outcome == ToolOutcome::Unknown {
-        job.give_up_sandbox().await;
-    }
-    let ended = Ended { turn, call, tool, arguments, ran: output, took: began.elapsed() };
-    let result = tool_result(&job, ended).await;
-    Some(Input::ToolFinished { turn, call, result })
-}
-
-async fn adopt_tool(job: Job, turn: TurnId, wanted: ToolCall) -> Option<Input> {
-    let ToolCall { call, tool, arguments } = wanted;
-    let began = Instant::now();
-    let unknown = |text: &str| ToolOutput { outcome: ToolOutcome::Unknown, ..ToolOutput::done(text) };
-    let hands = hands(&job);
-    let adopted = match &hands {
-        Some(hands) => hands.adopt(call).await,
-        None => Err(HandsError::Gone("there is no sandbox".into())),
-    };
-    let output = match adopted {
-        Ok(Some(output)) => output,
-        // The guest answers in order and remembers every command, so one that it does not know never reached it. The
-        // other tools may be done twice, except an edit, which would not find what it replaced.
-        Ok(None) if tool != "edit_file" => match &hands {
-            Some(hands) => tools::run(hands, call, &tool, &arguments).await,
-            None => unknown("there is no sandbox"),
-        },
-        Ok(None) => unknown(
-            "the host went away while this was done and the sandbox has no record of it; whether it took effect is not \
-             known",
-        ),
-        Err(error) => unknown(&format!("the host went away while this was done: {error}; its outcome is not known")),
-    };
-    let ended = Ended { turn, call, tool, arguments, ran: output, took: began.elapsed() };
-    let result = tool_result(&job, ended).await;
-    Some(Input::ToolFinished { turn, call, result })
-}
-
-/// A call that ended, before the hooks saw its output.
-struct Ended {
-    turn: TurnId,
-    call: CallId,
-    tool: String,
-    arguments: serde_json::Value,
-    ran: ToolOutput,
-    took: Duration,
-}
-
-/// Keeps a long output, asks the hooks about what the model will see.
-async fn tool_result(job: &Job, ended: Ended) -> ToolResult {
-    let Ended { turn, call, tool, arguments, ran, took } = ended;
-    let (mut text, cut) = output::preview(&ran.bytes);
-    let mut blob = None;
-    if cut || ran.truncated {
-        let (blobs, bytes) = (job.services.blobs.clone(), ran.bytes);
-        let kept = bytes.len() as u64;
-        match tokio::task::spawn_blocking(move || blobs.put(&bytes)).await {
-            Ok(Ok(digest)) => {
-                blob = Some(ostler_protocol::event::Blob { digest, bytes: kept, truncated: ran.truncated });
-            }
-            Ok(Err(error)) => text.push_str(&format!("\n(only this part could be kept: {})", chain(&error))),
-            Err(_) => text.push_str("\n(only this part could be kept)"),
-        }
-    }
-    let (outcome, exit_status) = (ran.outcome, ran.exit_status);
-    let event = ToolAfter { scope: job.scope(), turn, call, tool, arguments, outcome, exit_status, output: text, took };
-    let decision = job.generation.tool_execute_after(event).await;
-    ToolResult {
-        outcome: ran.outcome,
-        decided: Some(decided(&decision, Some(call))),
-        context: decision.context.into_iter().map(fragment).collect(),
-        output: decision.value,
-        blob,
-        exit_status: ran.exit_status,
-        took_ms: milliseconds(took),
-    }
-}
-
-/// What kind of thing a tool does, for hooks that care about kinds.
-fn effect(tool: &str) -> Effect {
-    match tool {
-        "read_file" | "list_files" | "search" => Effect::Read,
-        "write_file" | "edit_file" => Effect::Write,
-        _ => Effect::Execute,
-    }
-}
-
-fn fragment(fragment: crate::plugins::Fragment) -> Fragment {
+pub(super) fn fragment(fragment: crate::plugins::Fragment) -> Fragment {
     Fragment { source: fragment.source, text: fragment.text }
 }
 

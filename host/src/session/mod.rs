@@ -14,11 +14,13 @@ mod actor;
 mod effects;
 mod error;
 mod fold;
+mod log;
 mod machine;
 mod publish;
 mod registry;
 mod services;
 mod state;
+mod tool_calls;
 
 use std::sync::Arc;
 
@@ -28,7 +30,7 @@ use ostler_protocol::api::{
 use ostler_protocol::{Delta, ErrorCode, Event, PullRequestId, SessionId};
 use tokio::sync::{broadcast, watch};
 
-use self::actor::Message;
+use self::actor::{Death, Message};
 use self::registry::{Registry, forge_error, name_error, store_error};
 use ostler_sandbox::client::Died;
 
@@ -71,7 +73,7 @@ impl Sessions {
         let ids = services.logs.all().await.map_err(store_error)?;
         for &session in &ids {
             // One session that cannot be read must not keep the others from starting.
-            let folded = match actor::fold(services, session).await {
+            let folded = match log::fold(services, session).await {
                 Ok(Some(folded)) => folded,
                 Ok(None) => continue,
                 Err(error) => {
@@ -81,7 +83,7 @@ impl Sessions {
             };
             let working = folded.state.status() == SessionStatus::Working || !folded.state.queue.is_empty();
             let (created, updated) = (folded.created_at_ms, folded.updated_at_ms);
-            let view = actor::view(session, &folded.state, folded.head, created, updated);
+            let view = log::view(session, &folded.state, folded.head, created, updated);
             services.index.put_session(view).await.map_err(store_error)?;
             if working && let Err(error) = self.registry.handle(session).await {
                 tracing::error!(%session, error = %chain(&error), "the session cannot go on");
@@ -158,7 +160,7 @@ impl Sessions {
 
     async fn branch_diff(&self, session: SessionId, repository: &str, branch: &str) -> Result<Diff, SessionError> {
         let services = &self.registry.services;
-        let base = actor::fold(services, session).await?.and_then(|folded| folded.state.session);
+        let base = log::fold(services, session).await?.and_then(|folded| folded.state.session);
         let base = base.map(|identity| identity.base_commit).ok_or_else(|| registry::unknown(session))?;
         let name = repository.parse::<RepositoryName>().map_err(name_error)?;
         let diff = services.forge.diff(&name, &base, branch, MAX_DIFF).await;
@@ -229,8 +231,8 @@ async fn follow_deaths(registry: Arc<Registry>, mut deaths: broadcast::Receiver<
                 let Ok(session) = format!("{}_{}", SessionId::PREFIX, died.sandbox).parse::<SessionId>() else {
                     continue;
                 };
-                if let Some(handle) = registry.running(session).await {
-                    let _ = handle.mailbox.send(Message::Died { why: died.why }).await;
+                if let Some(handle) = registry.running(session) {
+                    let _ = handle.mailbox.send(Message::Died(Death { instance: died.instance, why: died.why })).await;
                 }
             }
             Err(broadcast::error::RecvError::Lagged(missed)) => {

@@ -4,11 +4,14 @@
 //!  commit + push ─► branch_pushed ─► hook pr.create ─► decided ─► pull request ─► pull_request_opened | _updated
 //! ```
 //!
-//! Each step is an event before the next begins. After a crash the whole list runs again: a push of what is there
-//! already changes nothing, and the forge knows an open pull request by its repository and head branch.
+//! Each step is an event before the next begins. After a crash the whole list runs again: a push that is still under way in
+//! the sandbox is waited for, one of what is there already changes nothing, and the forge knows an open pull request by its
+//! repository and head branch.
 
 use ostler_protocol::event::Verdict;
 use ostler_protocol::{ErrorCode, EventBody, TurnId};
+
+use ostler_sandbox::fault;
 
 use super::effects::{Job, decided};
 use super::state::Input;
@@ -29,7 +32,7 @@ pub(super) struct Work {
 
 /// Publishes the work of a turn.
 pub(super) async fn publish(job: Job, turn: TurnId, work: Work) -> Option<Input> {
-    let event = match steps(&job, &work).await {
+    let event = match steps(&job, turn, &work).await {
         Ok(event) => event,
         Err(Skipped { reason, failure }) => EventBody::PublishSkipped { reason, failure },
     };
@@ -52,7 +55,7 @@ impl Skipped {
     }
 }
 
-async fn steps(job: &Job, work: &Work) -> Result<EventBody, Skipped> {
+async fn steps(job: &Job, turn: TurnId, work: &Work) -> Result<EventBody, Skipped> {
     let Some(workspace) = &job.workspace else {
         return Err(if work.used_tools {
             Skipped::failed(ErrorCode::SandboxFailed, "the sandbox is gone; its files are kept for the next prompt")
@@ -60,8 +63,9 @@ async fn steps(job: &Job, work: &Work) -> Result<EventBody, Skipped> {
             Skipped::nothing("nothing was changed")
         });
     };
+    fault::point("publish.begun");
     let commit = Commit { message: commit_message(&work.title, job.session), author: job.author.clone() };
-    let commit = match workspace.publish(commit).await {
+    let commit = match workspace.publish(turn, commit).await {
         Ok(Published::Pushed(commit)) => commit,
         Ok(Published::Nothing) => return Err(Skipped::nothing("nothing was changed")),
         Err(error) => {
@@ -69,11 +73,13 @@ async fn steps(job: &Job, work: &Work) -> Result<EventBody, Skipped> {
             return Err(Skipped::failed(error.code(), reason));
         }
     };
+    fault::point("publish.pushed");
     check_arrived(job, &commit).await?;
     let pushed = EventBody::BranchPushed { branch: job.identity.branch.clone(), commit: commit.clone() };
     if !job.note(pushed).await {
         return Err(Skipped::failed(ErrorCode::Unavailable, "the session ended meanwhile"));
     }
+    fault::point("publish.push-noted");
     open_pull_request(job, work, commit).await
 }
 
@@ -94,9 +100,11 @@ async fn open_pull_request(job: &Job, work: &Work, commit: String) -> Result<Eve
     let text = PrText { title: work.title.clone(), body: work.description.clone() };
     let event = PrCreate { scope: job.scope(), text, head_commit: commit.clone(), size: None };
     let decision = job.generation.pr_create(event).await;
+    fault::point("publish.decided");
     if !job.note(decided(&decision, None)).await {
         return Err(Skipped::failed(ErrorCode::Unavailable, "the session ended meanwhile"));
     }
+    fault::point("publish.decision-noted");
     if !matches!(decision.verdict, Verdict::Pass | Verdict::Rewrite) {
         let reasons: Vec<&str> = decision.reasons.iter().map(|reason| reason.text.as_str()).collect();
         let reason = format!("the branch is pushed, but no pull request was opened: {}", reasons.join("; "));
@@ -118,6 +126,7 @@ async fn open_pull_request(job: &Job, work: &Work, commit: String) -> Result<Eve
         let reason = format!("the branch is pushed, but the pull request could not be kept: {}", chain(&error));
         Skipped::failed(error.code(), reason)
     })?;
+    fault::point("publish.kept");
     let (pull_request, number, url, decision) = (pull.id, pull.number, pull.url, decision.id);
     Ok(match write {
         PullWrite::Opened => EventBody::PullRequestOpened { pull_request, number, title: pull.title, url, decision },

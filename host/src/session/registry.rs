@@ -1,19 +1,20 @@
 //! The registry: id to actor, made on demand from the log, and the answers to everything that clients ask.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ostler_protocol::api::{CreateSession, MAX_PROMPT, SessionView, SubmitPrompt};
 use ostler_protocol::event::{EVENT_VERSION, Person};
 use ostler_protocol::{ErrorCode, EventBody, PromptId, SessionId};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{OnceCell, oneshot};
 
-use super::actor::{Actor, Handle, Message, fold, view};
+use super::actor::{Actor, Handle, Message, Reply};
 use super::error::SessionError;
+use super::log::{fold, view};
 use super::services::Services;
-use super::state::Prompt;
+use super::state::{Prompt, Workspace as Phase};
 use crate::forge::{ForgeError, NameError, RepositoryName};
 use crate::store::StoreError;
 use crate::workspace::{Workspace, chain};
@@ -24,16 +25,19 @@ pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// Longest name or e-mail address of a person, in bytes.
 const MAX_PERSON: usize = 200;
 
+/// The place of one session's actor; empty until somebody needs it.
+type Slot = Arc<OnceCell<Handle>>;
+
 /// Actors by session.
 pub(super) struct Registry {
     pub(super) services: Arc<Services>,
-    actors: Mutex<HashMap<SessionId, Handle>>,
+    slots: Mutex<HashMap<SessionId, Slot>>,
     closing: AtomicBool,
 }
 
 impl Registry {
     pub(super) fn new(services: Services) -> Self {
-        Self { services: Arc::new(services), actors: Mutex::new(HashMap::new()), closing: AtomicBool::new(false) }
+        Self { services: Arc::new(services), slots: Mutex::new(HashMap::new()), closing: AtomicBool::new(false) }
     }
 
     pub(super) async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
@@ -89,7 +93,7 @@ impl Registry {
             None => self.view(session).await?.author,
         };
         let prompt = Prompt { id: PromptId::generate(), text: prompt.text, author };
-        self.ask(session, |reply| Message::Submit { prompt, reply }).await?
+        self.ask(session, |reply| Message::Submit { prompt, reply }).await
     }
 
     pub(super) async fn view(&self, session: SessionId) -> Result<SessionView, SessionError> {
@@ -105,17 +109,12 @@ impl Registry {
     }
 
     /// Asks an actor and waits for its answer, with a deadline.
-    async fn ask<T>(
-        &self,
-        session: SessionId,
-        message: impl FnOnce(oneshot::Sender<T>) -> Message,
-    ) -> Result<T, SessionError> {
+    async fn ask<T>(&self, session: SessionId, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, SessionError> {
         let handle = self.handle(session).await?;
         let (reply, answer) = oneshot::channel();
-        let gone = || SessionError::new(ErrorCode::Unavailable, "the session paused; try again");
         let asked = async {
-            handle.mailbox.send(message(reply)).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())
+            handle.mailbox.send(message(reply)).await.map_err(|_| stopping())?;
+            answer.await.map_err(|_| stopping())?
         };
         match tokio::time::timeout(ANSWER, asked).await {
             Ok(answer) => answer,
@@ -126,28 +125,46 @@ impl Registry {
         }
     }
 
-    /// The actor of a session, started from its log where it does not run.
+    /// The actor of a session, started from its log where it does not run. One session that is slow to start delays
+    /// only those who ask for it.
     pub(super) async fn handle(&self, session: SessionId) -> Result<Handle, SessionError> {
-        // Held while a log is folded: two tasks must never start two actors for one session.
-        let mut actors = self.actors.lock().await;
-        if self.closing.load(Ordering::Acquire) {
-            return Err(SessionError::new(ErrorCode::Unavailable, "the host is stopping"));
+        let slot = Arc::clone(self.slots().entry(session).or_default());
+        let started = slot.get_or_try_init(|| self.start(session)).await.cloned();
+        if started.is_err() {
+            self.forget(session, &slot);
         }
-        if let Some(handle) = actors.get(&session)
-            && !handle.mailbox.is_closed()
-        {
-            return Ok(handle.clone());
+        started
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes away an empty slot, so that asking for sessions that do not exist leaves nothing.
+    fn forget(&self, session: SessionId, slot: &Slot) {
+        let mut slots = self.slots();
+        // The map's and ours: whoever else waits for it may still fill it.
+        if !slot.initialized() && Arc::strong_count(slot) == 2 {
+            slots.remove(&session);
+        }
+    }
+
+    async fn start(&self, session: SessionId) -> Result<Handle, SessionError> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(stopping());
         }
         let folded = fold(&self.services, session).await?.ok_or_else(|| unknown(session))?;
         let workspace = match &folded.state.session {
-            Some(identity) => self.reclaim(identity).await,
-            None => None,
+            Some(identity) if folded.state.workspace == Phase::Ready => self.reclaim(identity).await,
+            _ => {
+                // Nobody can say how much of the repository is in one that was being filled.
+                if let Err(error) = self.services.workspaces.abandon(session).await {
+                    tracing::error!(%session, error = %chain(&error), "a sandbox that was being filled stays");
+                }
+                None
+            }
         };
-        let services = Arc::clone(&self.services);
-        let (created, updated) = (folded.created_at_ms, folded.updated_at_ms);
-        let handle = Actor::start(session, services, folded.state, folded.head, created, updated, workspace);
-        actors.insert(session, handle.clone());
-        Ok(handle)
+        Ok(Actor::start(session, Arc::clone(&self.services), folded, workspace))
     }
 
     async fn reclaim(&self, identity: &super::state::Identity) -> Option<Arc<Workspace>> {
@@ -166,13 +183,12 @@ impl Registry {
 
     /// Ends every actor where it stands, for the next start to go on; none starts any more.
     pub(super) async fn quiesce(&self) {
-        let handles: Vec<Handle> = {
-            let mut actors = self.actors.lock().await;
-            self.closing.store(true, Ordering::Release);
-            actors.drain().map(|(_, handle)| handle).collect()
-        };
+        self.closing.store(true, Ordering::Release);
+        let slots: Vec<Slot> = self.slots().values().cloned().collect();
         let ended = async {
-            for handle in handles {
+            for slot in slots {
+                // Waits for one that is just being started, and starts none.
+                let Ok(handle) = slot.get_or_try_init(|| async { Err(stopping()) }).await else { continue };
                 let _ = handle.mailbox.send(Message::Quit).await;
                 handle.mailbox.closed().await;
             }
@@ -183,9 +199,13 @@ impl Registry {
     }
 
     /// The actor of a session where it runs already.
-    pub(super) async fn running(&self, session: SessionId) -> Option<Handle> {
-        self.actors.lock().await.get(&session).cloned()
+    pub(super) fn running(&self, session: SessionId) -> Option<Handle> {
+        self.slots().get(&session).and_then(|slot| slot.get().cloned())
     }
+}
+
+fn stopping() -> SessionError {
+    SessionError::new(ErrorCode::Unavailable, "the host is stopping").with_hint("try again when it runs")
 }
 
 pub(super) fn unknown(session: SessionId) -> SessionError {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ostler_protocol::SessionId;
 use ostler_sandbox::client::{Deadlines, Guest, Launcher, Started};
+use ostler_sandbox::fault;
 use ostler_sandbox::wire::launcher::{Files, Limits};
 
 use crate::door::{Door, DoorEvent};
@@ -59,11 +60,18 @@ pub struct Purpose {
 /// A living workspace. The sandbox lives on when this is dropped; [`Workspaces::end`] ends it.
 pub struct Workspace {
     purpose: Purpose,
+    instance: u64,
     guest: Guest,
     door: Door,
 }
 
 impl Workspace {
+    /// Which start of the sandbox this is; news of an earlier one are about another.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
     /// What the sandbox wanted from the network and was refused. Ends with the workspace.
     #[must_use]
     pub fn refusals(&self) -> tokio::sync::broadcast::Receiver<DoorEvent> {
@@ -106,10 +114,12 @@ impl Workspaces {
             .create(&sandbox, &self.inner.image, self.inner.limits, CREATE_DEADLINE)
             .await
             .map_err(|source| WorkspaceError::Create { source })?;
+        fault::point("workspace.made");
         let restored = started.info.restored;
         match self.open(purpose, started, restored && had_workspace).await {
             Ok((workspace, fresh)) => {
                 let restored = restored && !fresh;
+                fault::point("workspace.filled");
                 Ok(Ready { workspace: Arc::new(workspace), restored, took: began.elapsed() })
             }
             Err(error) => {
@@ -129,11 +139,16 @@ impl Workspaces {
         holds_work: bool,
     ) -> Result<(Workspace, bool), WorkspaceError> {
         let workspace = self.connect(purpose, started).await?;
-        let fresh = !holds_work && workspace.clone_repository().await?;
+        if holds_work {
+            workspace.remove_stale_locks().await?;
+            return Ok((workspace, false));
+        }
+        let fresh = workspace.clone_repository().await?;
         Ok((workspace, fresh))
     }
 
     async fn connect(&self, purpose: &Purpose, started: Started) -> Result<Workspace, WorkspaceError> {
+        let instance = started.info.instance;
         let access = Access::Session {
             session: purpose.session,
             repository: purpose.repository.clone(),
@@ -145,19 +160,29 @@ impl Workspaces {
         let guest = Guest::connect(started.control, self.inner.epoch, Deadlines::default())
             .await
             .map_err(|source| WorkspaceError::Guest { doing: "greet the guest", source })?;
-        Ok(Workspace { purpose: purpose.clone(), guest, door })
+        Ok(Workspace { purpose: purpose.clone(), instance, guest, door })
     }
 
     /// Takes up the sandbox of a session that outlived an earlier host; `None` where there is none.
     pub async fn reclaim(&self, purpose: &Purpose) -> Result<Option<Arc<Workspace>>, WorkspaceError> {
         let sandbox = purpose.session.bare();
-        let living = self.inner.living.lock().unwrap_or_else(PoisonError::into_inner).remove(&sandbox);
-        if !living {
+        if !self.claim(&sandbox) {
             return Ok(None);
         }
         let started =
             self.inner.launcher.reclaim(&sandbox).await.map_err(|source| WorkspaceError::Reclaim { source })?;
         Ok(Some(Arc::new(self.connect(purpose, started).await?)))
+    }
+
+    /// Ends a sandbox that outlived an earlier host and that its session knows nothing of: it was still being filled. Its
+    /// files are kept, for [`Self::start`] to finish.
+    pub async fn abandon(&self, session: SessionId) -> Result<(), WorkspaceError> {
+        if self.claim(&session.bare()) { self.end(session).await } else { Ok(()) }
+    }
+
+    /// Whether the sandbox outlived an earlier host and nobody has asked before.
+    fn claim(&self, sandbox: &str) -> bool {
+        self.inner.living.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox)
     }
 
     /// Ends the sandbox of a session and keeps its files for the next one. One that does not live is no error.

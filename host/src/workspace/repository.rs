@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use ostler_protocol::event::Person;
-use ostler_protocol::{CallId, SessionId};
+use ostler_protocol::{CallId, SessionId, TurnId};
+use ostler_sandbox::client::{GuestError, Running};
+use ostler_sandbox::wire::FailureKind;
 use ostler_sandbox::wire::guest::{Exec, ExitCause};
 use tokio::io::AsyncReadExt;
 
@@ -22,18 +24,23 @@ const SCRIPT_DEADLINE: Duration = Duration::from_secs(300);
 /// Exit status by which the publish script says that there is nothing to publish.
 const NOTHING: i32 = 77;
 
-/// Clones into an empty workspace. What an interrupted clone left is finished, not trusted.
+/// Clones into an empty workspace. What an interrupted clone left, its locks too, is thrown away.
 const CLONE: &str = r#"
 set -e
 cd /workspace
 if [ "$(git config --local --get ostler.base 2>/dev/null)" = "$OSTLER_COMMIT" ]; then echo present; exit 0; fi
+rm -rf .git
 git init --quiet --initial-branch "$OSTLER_BRANCH" .
-git remote remove origin 2>/dev/null || true
 git remote add origin "$OSTLER_URL"
 git fetch --quiet --no-tags origin "+refs/heads/$OSTLER_BASE:refs/remotes/origin/$OSTLER_BASE"
 git reset --quiet --hard "$OSTLER_COMMIT"
 git config --local ostler.base "$OSTLER_COMMIT"
 echo cloned
+"#;
+
+/// Removes the locks of git commands that died with their sandbox: in a new one, nobody can hold them.
+const UNLOCK: &str = r#"
+if [ -d /workspace/.git ]; then exec find /workspace/.git -name '*.lock' -type f -delete; fi
 "#;
 
 /// Shows everything that differs from the base, untracked files too, without touching the agent's index.
@@ -57,6 +64,20 @@ if [ "$(git rev-list --count "$OSTLER_COMMIT..HEAD")" = 0 ]; then exit 77; fi
 git push --quiet --no-verify origin "+HEAD:refs/heads/$OSTLER_BRANCH" >&2
 git rev-parse HEAD
 "#;
+
+/// A script of ours.
+#[derive(Clone, Copy)]
+struct Script<'a> {
+    /// What it does, for errors.
+    doing: &'static str,
+    text: &'a str,
+    /// More environment.
+    values: &'a [(&'a str, String)],
+    /// Who its commits are by.
+    author: Option<&'a Person>,
+    /// Exit statuses besides 0 that are no failure.
+    also: &'a [i32],
+}
 
 /// What a commit says.
 #[derive(Clone, Debug)]
@@ -86,28 +107,45 @@ impl Workspace {
             ("OSTLER_COMMIT", purpose.base_commit.clone()),
             ("OSTLER_BRANCH", purpose.branch.clone()),
         ];
-        let (_, output) = self.script("clone the repository", CLONE, &values, None, &[]).await?;
+        let clone = Script { doing: "clone the repository", text: CLONE, values: &values, author: None, also: &[] };
+        let (_, output) = self.run_script(&CallId::generate().to_string(), clone).await?;
         Ok(String::from_utf8_lossy(&output).contains("cloned"))
+    }
+
+    /// Removes what git commands of a sandbox that died have left locked.
+    pub(super) async fn remove_stale_locks(&self) -> Result<(), WorkspaceError> {
+        let unlock = Script { doing: "remove stale locks", text: UNLOCK, values: &[], author: None, also: &[] };
+        self.run_script(&CallId::generate().to_string(), unlock).await.map(|_| ())
     }
 
     /// The difference to the base commit, at most `max` bytes; the second part is whether it was cut.
     pub async fn diff(&self, max: usize) -> Result<(String, bool), WorkspaceError> {
         let values = [("OSTLER_COMMIT", self.purpose.base_commit.clone())];
-        let (_, mut output) = self.script("read the difference", DIFF, &values, None, &[]).await?;
+        let diff = Script { doing: "read the difference", text: DIFF, values: &values, author: None, also: &[] };
+        let (_, mut output) = self.run_script(&CallId::generate().to_string(), diff).await?;
         let cut = output.len() > max;
         output.truncate(max);
         Ok((String::from_utf8_lossy(&output).into_owned(), cut))
     }
 
-    /// Commits and pushes the work. Doing it again with nothing new is harmless.
-    pub async fn publish(&self, commit: Commit) -> Result<Published, WorkspaceError> {
+    /// Commits and pushes the work of a turn. Doing it again with nothing new is harmless. What an earlier host began for
+    /// the same turn is waited for, not started a second time beside it.
+    pub async fn publish(&self, turn: TurnId, commit: Commit) -> Result<Published, WorkspaceError> {
         let values = [
             ("OSTLER_COMMIT", self.purpose.base_commit.clone()),
             ("OSTLER_BRANCH", self.purpose.branch.clone()),
             ("OSTLER_MESSAGE", commit.message),
         ];
-        let (status, output) =
-            self.script("publish the work", PUBLISH, &values, Some(&commit.author), &[NOTHING]).await?;
+        let author = Some(&commit.author);
+        let publish = Script { doing: "publish the work", text: PUBLISH, values: &values, author, also: &[NOTHING] };
+        let call = format!("publish-{turn}");
+        // One that failed may have failed with the host before this one.
+        let ended = match self.adopt_script(&call, publish).await {
+            Ok(Some(ended)) => ended,
+            Ok(None) | Err(WorkspaceError::Script { .. }) => self.run_script(&call, publish).await?,
+            Err(error) => return Err(error),
+        };
+        let (status, output) = ended;
         if status == NOTHING {
             return Ok(Published::Nothing);
         }
@@ -120,32 +158,38 @@ impl Workspace {
         })
     }
 
-    /// Runs a script of ours and returns its status (0 or one of `also`) and its output.
-    async fn script(
-        &self,
-        doing: &'static str,
-        text: &str,
-        values: &[(&str, String)],
-        author: Option<&Person>,
-        also: &[i32],
-    ) -> Result<(i32, Vec<u8>), WorkspaceError> {
+    /// Runs a script and returns its status (0 or one of [`Script::also`]) and its output.
+    async fn run_script(&self, call: &str, script: Script<'_>) -> Result<(i32, Vec<u8>), WorkspaceError> {
         let nobody = Person { name: "Ostler".into(), email: "ostler@localhost".into() };
-        let mut env = environment(author.unwrap_or(&nobody));
-        env.extend(values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let mut env = environment(script.author.unwrap_or(&nobody));
+        env.extend(script.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         env.push(("GIT_CONFIG_COUNT".into(), "1".into()));
         env.push(("GIT_CONFIG_KEY_0".into(), "core.hooksPath".into()));
         env.push(("GIT_CONFIG_VALUE_0".into(), "/dev/null".into()));
-        let call = CallId::generate().to_string();
         let exec = Exec {
-            call: call.clone(),
-            argv: vec!["/bin/sh".into(), "-c".into(), text.into()],
+            call: call.to_owned(),
+            argv: vec!["/bin/sh".into(), "-c".into(), script.text.into()],
             env,
             cwd: "/".into(),
             timeout_ms: u64::try_from(SCRIPT_DEADLINE.as_millis()).unwrap_or(u64::MAX),
             output_limit: super::hands::OUTPUT_LIMIT,
         };
-        let guest = |source| WorkspaceError::Guest { doing, source };
-        let mut running = self.guest.exec(exec).await.map_err(guest)?;
+        let started = self.guest.exec(exec).await;
+        let running = started.map_err(|source| WorkspaceError::Guest { doing: script.doing, source })?;
+        self.follow_script(running, script).await
+    }
+
+    /// The end of a script that an earlier host started; `None` where the sandbox knows nothing of it.
+    async fn adopt_script(&self, call: &str, script: Script<'_>) -> Result<Option<(i32, Vec<u8>)>, WorkspaceError> {
+        match self.guest.attach(call, 0).await {
+            Ok(running) => self.follow_script(running, script).await.map(Some),
+            Err(GuestError::Refused { failure, .. }) if failure.kind == FailureKind::NotFound => Ok(None),
+            Err(source) => Err(WorkspaceError::Guest { doing: script.doing, source }),
+        }
+    }
+
+    async fn follow_script(&self, mut running: Running, script: Script<'_>) -> Result<(i32, Vec<u8>), WorkspaceError> {
+        let doing = script.doing;
         let mut output = Vec::new();
         let followed = async {
             // A read error means that the link broke; the row below says so.
@@ -154,10 +198,11 @@ impl Workspace {
         };
         let row = tokio::time::timeout(SCRIPT_DEADLINE + Duration::from_secs(30), followed).await;
         let late = || WorkspaceError::Late { doing, waited: SCRIPT_DEADLINE };
-        let row = row.map_err(|_| late())?.map_err(guest)?;
-        let _ = self.guest.forget(&call).await;
+        let row = row.map_err(|_| late())?.map_err(|source| WorkspaceError::Guest { doing, source })?;
+        // The row was needed only until its outcome was known; an error here is the link's, and shows at its next use.
+        let _ = self.guest.forget(&running.call).await;
         let (status, cause) = row.exit.map_or((-1, ExitCause::Stopped), |exit| (exit.status, exit.cause));
-        if cause == ExitCause::Exited && (status == 0 || also.contains(&status)) {
+        if cause == ExitCause::Exited && (status == 0 || script.also.contains(&status)) {
             return Ok((status, output));
         }
         Err(WorkspaceError::Script { doing, status, output: tail(&output) })

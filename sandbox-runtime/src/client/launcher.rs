@@ -59,6 +59,8 @@ pub struct Started {
 pub struct Died {
     /// Its id.
     pub sandbox: String,
+    /// Which start of it, as in [`Sandbox::instance`].
+    pub instance: u64,
     /// Why, in words.
     pub why: String,
 }

@@ -41,6 +41,8 @@ impl Launcher {
                     });
                     let only_files = Sandbox {
                         record,
+                        // It was never started: nothing is ever said of it.
+                        instance: 0,
                         restored: true,
                         phase,
                         sockets: None,
@@ -174,7 +176,7 @@ impl Launcher {
             Because::Failed { request, failure } => self.reply(request, Err(failure)),
             Because::Died { why } => {
                 log(&format!("{id} died: {why}"));
-                self.announce(Event::Died { sandbox: id.to_owned(), why });
+                self.announce(Event::Died { sandbox: id.to_owned(), instance: sandbox.instance, why });
             }
         }
         self.start_waiting();

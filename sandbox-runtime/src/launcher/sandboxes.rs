@@ -47,6 +47,8 @@ pub(super) struct Init {
 #[derive(Debug)]
 pub(super) struct Sandbox {
     pub(super) record: Record,
+    /// Tells this start from others of the same sandbox.
+    pub(super) instance: u64,
     /// Whether its files were there before it was made.
     pub(super) restored: bool,
     pub(super) phase: Phase,

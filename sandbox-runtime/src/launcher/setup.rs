@@ -121,6 +121,7 @@ pub(super) fn prepare(config: LauncherConfig) -> Result<Launcher, LauncherError>
     state.step("make directory", || config.state.display().to_string()).map_err(LauncherError::Step)?;
     let lock = Lock::take(&config.state)?;
     let store = Store::create(&config.store).map_err(LauncherError::Store)?;
+    store.remove_half_made().map_err(LauncherError::Store)?;
     assemble(config, lock, store).map_err(LauncherError::Step)
 }
 
@@ -148,6 +149,7 @@ fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher
         kept,
         sandboxes: std::collections::BTreeMap::new(),
         waiting: VecDeque::new(),
+        last_instance: 0,
         callers: Vec::new(),
         host: None,
         links: 0,

@@ -119,8 +119,10 @@ impl Launcher {
                 return Err(failed);
             }
         };
+        self.last_instance += 1;
         let sandbox = Sandbox {
             record,
+            instance: self.last_instance,
             restored,
             phase: Phase::Starting { request, deadline },
             sockets: Some(Sockets { control: Rc::new(control), door_tcp: None, door_dns: None }),

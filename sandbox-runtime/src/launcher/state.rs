@@ -38,6 +38,8 @@ pub(super) struct Launcher {
     pub(super) kept: BTreeMap<String, Record>,
     pub(super) sandboxes: BTreeMap<String, Sandbox>,
     pub(super) waiting: VecDeque<Waiting>,
+    /// Number of the last start of a sandbox.
+    pub(super) last_instance: u64,
 
     pub(super) callers: Vec<Caller>,
     pub(super) host: Option<Link>,
@@ -79,6 +81,7 @@ impl Launcher {
         ];
         let ready = ostler_wire::launcher::Sandbox {
             sandbox: id.to_owned(),
+            instance: sandbox.instance,
             pid: init.pid.as_raw_nonzero().get(),
             uid_base: sandbox.record.uid_base,
             restored: sandbox.restored,

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::unpack::{Skipped, unpack};
 use super::{ImageId, Store, StoreError, is_valid_name};
+use crate::fault;
 
 /// An archive that is in the store now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +72,22 @@ impl Store {
             (true, self.add_layer(&layer, archive, source)?)
         };
         let image = self.add_manifest(&layer)?;
+        fault::point("import.unnamed");
         self.publish(format!("{image}\n").as_bytes(), &self.root.join("names").join(name), 0o644)?;
+        fault::point("import.named");
         Ok(Imported { image, unpacked, skipped })
+    }
+
+    /// Removes what an import that was killed has left. Where one is running, its things are left alone.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub(crate) fn remove_half_made(&self) -> Result<(), StoreError> {
+        match self.lock_imports() {
+            Ok(_lock) => self.empty_temporary(),
+            Err(StoreError::Busy { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn lock_imports(&self) -> Result<File, StoreError> {
@@ -119,15 +134,22 @@ impl Store {
         if copied != layer.blob_size || measured.blob_hex != layer.blob_hex {
             return Err(StoreError::Changed { path: archive.to_owned() });
         }
+        fault::point("import.copied");
         let tree = self.temporary().join(format!("{}.layer", layer.diff_hex));
         fs::create_dir(&tree).map_err(StoreError::io("make directory", &tree))?;
         let skipped = unpack(reader(&copy, layer.packing), archive, &tree)?;
+        fault::point("import.unpacked");
         rustix::fs::syncfs(&copy).map_err(|error| StoreError::io("sync", &tree)(error.into()))?;
         let place = self.layer(&layer.diff_hex);
-        if !place.exists() {
+        if place.exists() {
+            // From an import that was killed before it placed the blob: as good as this one.
+            fs::remove_dir_all(&tree).map_err(StoreError::io("remove", &tree))?;
+        } else {
             rename_synced(&tree, &place)?;
         }
+        fault::point("import.layer-placed");
         rename_synced(&blob, &self.blob(&layer.blob_hex))?;
+        fault::point("import.blob-placed");
         Ok(skipped)
     }
 
@@ -154,6 +176,7 @@ impl Store {
             Ok(Descriptor::new(media_type, size, hex.parse::<Sha256Digest>().map_err(encode("manifest"))?))
         };
         let config_hex = self.add_blob(config.as_bytes())?;
+        fault::point("import.config-placed");
         let manifest = ImageManifestBuilder::default()
             .schema_version(2u32)
             .media_type(MediaType::ImageManifest)

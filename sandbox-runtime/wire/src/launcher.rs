@@ -143,6 +143,8 @@ pub enum DescriptorKind {
 pub struct Sandbox {
     /// Its id.
     pub sandbox: String,
+    /// Number of this start, unique within the life of the launcher: the same id started again has another.
+    pub instance: u64,
     /// Process number of its PID 1 on the host.
     pub pid: i32,
     /// First host uid and gid of its range of 65,536.
@@ -158,6 +160,8 @@ pub enum Event {
     Died {
         /// Which.
         sandbox: String,
+        /// Which start of it, see [`Sandbox::instance`].
+        instance: u64,
         /// Why, in words, with the exit status or signal.
         why: String,
     },

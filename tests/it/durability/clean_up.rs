@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 
 use anyhow::{Context, Result};
+use ostler_tests::Host;
 use ostler_tests::script::{END, script, shell};
-use ostler_tests::{Host, HostOptions, Repository};
 
 /// Process number of the host's launcher, from the command line that every launcher has.
 pub(super) fn launcher_pid(host: &Host) -> Result<u32> {
@@ -90,9 +90,7 @@ fn cgroups_of(id: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_clean_stop_leaves_no_process_mount_or_cgroup() -> Result<()> {
     let turns = script(&[&shell("setsid sleep 4000 & echo started"), END]);
-    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
-    let session = host.client.create_session("demo").await?.id;
+    let (mut host, session) = Host::with_session(turns).await?;
     host.client.prompt(session, "go").await?;
     host.client.wait_until_idle(session).await?;
     let launcher = launcher_pid(&host)?;

@@ -23,12 +23,9 @@ async fn a_tool_that_runs_while_the_host_is_killed_is_adopted_and_runs_once() ->
         &shell("cat count"),
         &format!("expect = [{{ call = 0, outcome = \"done\", pattern = \"^ran\" }}]\n{END}"),
     ]);
-    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
-    let session = host.client.create_session("demo").await?.id;
+    let (mut host, session) = Host::with_session(turns).await?;
     host.client.prompt(session, "wait").await?;
-    let before =
-        host.client.wait_for(session, "running tool", |body| matches!(body, EventBody::ToolStarted { .. })).await?;
+    let before = host.client.wait_for_running_tool(session).await?;
     host.kill()?;
     host.launch().await?;
     let after = host.client.events(session).await?;
@@ -68,11 +65,9 @@ async fn when_host_and_launcher_are_killed_the_outcome_is_declared_unknown_and_t
         &shell("cat kept.txt"),
         &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"kept\" }}]\n{END}"),
     ]);
-    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
-    let session = host.client.create_session("demo").await?.id;
+    let (mut host, session) = Host::with_session(turns).await?;
     host.client.prompt(session, "hang").await?;
-    host.client.wait_for(session, "running tool", |body| matches!(body, EventBody::ToolStarted { .. })).await?;
+    host.client.wait_for_running_tool(session).await?;
     wait_for_file(&host, "kept.txt")?;
     let launcher = super::clean_up::launcher_pid(&host)?;
     host.kill()?;
@@ -95,6 +90,69 @@ async fn when_host_and_launcher_are_killed_the_outcome_is_declared_unknown_and_t
     Ok(())
 }
 
+#[tokio::test]
+async fn a_host_that_is_killed_while_a_workspace_is_filled_fills_it_again() -> Result<()> {
+    let turns = script(&[
+        &shell("cat a && git status --short --branch"),
+        &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"content\" }}]\n{END}"),
+    ]);
+    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
+    Repository::with("demo", &[("a", "content")])?.push_to(&host.client).await?;
+    for point in ["workspace.made", "workspace.filled"] {
+        host.stop()?;
+        host.arm(point);
+        host.launch().await?;
+        let session = host.client.create_session("demo").await?.id;
+        host.client.prompt(session, "look").await?;
+        host.wait_for_fault()?;
+        host.launch().await?;
+        let events = host.client.wait_until_idle(session).await?;
+        assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{point}: {events:#?}");
+        assert!(
+            events.iter().any(|event| matches!(event.body, EventBody::WorkspaceLost { .. })),
+            "{point}: that a sandbox was given up is said: {events:#?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_git_lock_that_outlived_its_sandbox_does_not_keep_the_work_from_being_published() -> Result<()> {
+    let turns = script(&[&shell("echo work > work.txt; touch .git/index.lock; sync; sleep 4000"), END]);
+    let (mut host, session) = Host::with_session(turns).await?;
+    host.client.prompt(session, "hang").await?;
+    host.client.wait_for_running_tool(session).await?;
+    wait_for_file(&host, ".git/index.lock")?;
+    let launcher = super::clean_up::launcher_pid(&host)?;
+    host.kill()?;
+    super::clean_up::kill_process(launcher)?;
+    host.launch().await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let opened = events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. }));
+    assert!(opened, "{events:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sandbox_that_dies_under_a_tool_is_replaced_with_its_files_and_the_turn_goes_on() -> Result<()> {
+    let turns = script(&[
+        &shell("echo kept > kept.txt; sync; sleep 4000"),
+        &format!("expect = [{{ call = 0, outcome = \"unknown\" }}]\n{}", shell("cat kept.txt")),
+        &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"kept\" }}]\n{END}"),
+    ]);
+    let (host, session) = Host::with_session(turns).await?;
+    host.client.prompt(session, "hang").await?;
+    host.client.wait_for_running_tool(session).await?;
+    wait_for_file(&host, "kept.txt")?;
+    let first = sandbox_processes(&host)?;
+    super::clean_up::kill_process(*first.first().ok_or_else(|| anyhow::anyhow!("a sandbox lives"))?)?;
+    let events = host.client.wait_until_idle(session).await?;
+    assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
+    let lost = events.iter().filter(|event| matches!(event.body, EventBody::WorkspaceLost { .. })).count();
+    assert_eq!(lost, 1, "one sandbox died, and that is said once: {events:#?}");
+    Ok(())
+}
+
 fn wait_for_file(host: &Host, name: &str) -> Result<()> {
     let path = find_workspace(host)?.join(name);
     let deadline = std::time::Instant::now() + ostler_tests::client::PATIENCE;
@@ -113,9 +171,7 @@ async fn a_clean_stop_keeps_the_workspace_for_the_next_start() -> Result<()> {
         &shell("cat kept.txt"),
         &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"kept\" }}]\n{END}"),
     ]);
-    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
-    let session = host.client.create_session("demo").await?.id;
+    let (mut host, session) = Host::with_session(turns).await?;
     host.client.prompt(session, "write").await?;
     host.client.wait_until_idle(session).await?;
     assert_eq!(host.stop()?, Some(0), "{}", host.log());
@@ -129,12 +185,9 @@ async fn a_clean_stop_keeps_the_workspace_for_the_next_start() -> Result<()> {
 #[tokio::test]
 async fn a_clean_stop_in_the_middle_of_a_tool_leaves_the_turn_for_the_next_start() -> Result<()> {
     let turns = script(&[&shell("echo kept > kept.txt; sync; sleep 4000"), END]);
-    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
-    let session = host.client.create_session("demo").await?.id;
+    let (mut host, session) = Host::with_session(turns).await?;
     host.client.prompt(session, "hang").await?;
-    let is_running = |body: &EventBody| matches!(body, EventBody::ToolStarted { .. });
-    let before = host.client.wait_for(session, "running tool", is_running).await?;
+    let before = host.client.wait_for_running_tool(session).await?;
     assert_eq!(host.stop()?, Some(0), "{}", host.log());
     host.launch().await?;
     let events = host.client.wait_until_idle(session).await?;

@@ -1,4 +1,6 @@
 //! Crashes, restarts and what they leave.
 
 mod clean_up;
+mod import;
 mod kill;
+mod publishing;

@@ -189,8 +189,13 @@ async fn a_full_disk_refuses_the_prompt_and_loses_nothing() -> Result<()> {
     let body = json!({ "text": "x".repeat(100_000) });
     let (status, error) = host.client.send(Method::POST, &path, Some(body)).await?;
     assert_eq!((status.as_u16(), &error["code"]), (507, &json!("no_space")), "{error}");
-    small.free()?;
+    // What there is can still be read, and asking again gets the same answer.
     assert_eq!(host.client.events(session).await?.len(), 1);
+    assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle);
+    let body = json!({ "text": "y".repeat(100_000) });
+    let (status, error) = host.client.send(Method::POST, &path, Some(body)).await?;
+    assert_eq!((status.as_u16(), &error["code"]), (507, &json!("no_space")), "{error}");
+    small.free()?;
     host.client.prompt(session, "again").await?;
     let events = host.client.wait_until_idle(session).await?;
     assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");

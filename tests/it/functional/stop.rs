@@ -14,11 +14,9 @@ async fn stop_ends_a_running_command_with_its_children_and_keeps_what_it_wrote()
         &shell("ps -eo args | grep -c '[s]leep 4000'; echo after"),
         "expect = [{ call = 0, outcome = \"done\", pattern = \"^0\\nafter\" }]\nsay = \"Done.\"",
     ]);
-    let host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
-    let session = host.client.create_session("demo").await?.id;
+    let (host, session) = Host::with_session(turns).await?;
     host.client.prompt(session, "hang").await?;
-    host.client.wait_for(session, "running tool", |body| matches!(body, EventBody::ToolStarted { .. })).await?;
+    host.client.wait_for_running_tool(session).await?;
     let view = host.client.stop(session).await?;
     assert_eq!(view.status, SessionStatus::Idle);
     let events = host.client.events(session).await?;
@@ -54,11 +52,9 @@ async fn stop_with_a_prompt_behind_it_ends_one_turn_and_lets_the_next_one_work()
         &shell("echo second"),
         &format!("expect = [{{ call = 0, outcome = \"done\", pattern = \"second\" }}]\n{END}"),
     ]);
-    let host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
-    let session = host.client.create_session("demo").await?.id;
+    let (host, session) = Host::with_session(turns).await?;
     host.client.prompt(session, "hang").await?;
-    host.client.wait_for(session, "running tool", |body| matches!(body, EventBody::ToolStarted { .. })).await?;
+    host.client.wait_for_running_tool(session).await?;
     host.client.prompt(session, "next").await?;
     host.client.stop(session).await?;
     let events = host.client.wait_until_idle(session).await?;

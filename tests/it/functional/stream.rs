@@ -1,8 +1,8 @@
 //! The stream of events: replay, resume, live.
 
 use anyhow::{Result, bail};
+use ostler_tests::Host;
 use ostler_tests::script::{END, script, shell};
-use ostler_tests::{Host, HostOptions, Repository};
 
 /// Reads the stream until `until` says that it has seen enough; returns the ids.
 async fn read_ids(host: &Host, path: &str, last: Option<&str>, until: impl Fn(&str) -> bool) -> Result<Vec<u64>> {
@@ -34,9 +34,7 @@ async fn read_ids(host: &Host, path: &str, last: Option<&str>, until: impl Fn(&s
 #[tokio::test]
 async fn a_reader_resumes_after_the_last_event_that_it_saw() -> Result<()> {
     let turns = script(&[&shell("echo hello"), END]);
-    let host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
-    let session = host.client.create_session("demo").await?.id;
+    let (host, session) = Host::with_session(turns).await?;
     let path = format!("/v1/sessions/{session}/events");
     host.client.prompt(session, "go").await?;
     let live = read_ids(&host, &path, None, |text| text.contains("publish_skipped")).await?;

@@ -3,17 +3,15 @@
 use anyhow::Result;
 use ostler_protocol::EventBody;
 use ostler_protocol::event::{Blob, ToolOutcome};
+use ostler_tests::Host;
 use ostler_tests::script::{END, script, shell};
-use ostler_tests::{Host, HostOptions, Repository};
 use reqwest::Method;
 
 /// Runs one conversation in a new session and returns outcome, output and blob of every call.
 async fn results(
     turns: String,
 ) -> Result<(Host, ostler_protocol::SessionId, Vec<(ToolOutcome, String, Option<Blob>)>)> {
-    let host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
-    let session = host.client.create_session("demo").await?.id;
+    let (host, session) = Host::with_session(turns).await?;
     host.client.prompt(session, "go").await?;
     let events = host.client.wait_until_idle(session).await?;
     let results = events.into_iter().filter_map(|event| match event.body {

@@ -168,9 +168,9 @@ impl Task {
 
     fn received(&mut self, message: FromLauncher, descriptor: Option<OwnedFd>) {
         match message.body {
-            Message::Event(Event::Died { sandbox, why }) => {
+            Message::Event(Event::Died { sandbox, instance, why }) => {
                 // Without a receiver nobody wants to know.
-                let _ = self.deaths.send(Died { sandbox, why });
+                let _ = self.deaths.send(Died { sandbox, instance, why });
             }
             Message::Reply(Ok(Reply::Descriptor(kind))) => {
                 let Some(sent) = self.pending.get_mut(&message.id) else { return };

@@ -5,11 +5,14 @@
 //! forking and of moving descriptors. It does not decide which processes exist.
 #![expect(unsafe_code, reason = "fork, dup3, close_range and clearenv have no safe wrapper")]
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
+
+/// From the kernel's `uapi/linux/sched.h`; the constant of `libc` overflows.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Exit status of a child that panicked.
 const PANICKED: i32 = 101;
@@ -21,11 +24,42 @@ pub(crate) fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
     // SAFETY: the process has one thread, so the child's copy of every lock and of the heap is consistent.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED);
-        // SAFETY: ends the child without running the parent's exit handlers or destructors.
-        unsafe { libc::_exit(status) }
+        become_status(child)
     }
     Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(last_errno)
+}
+
+/// [`fork`] into a control group of the unified tree, which costs nothing, unlike moving a process there.
+pub(crate) fn fork_into(group: Option<BorrowedFd<'_>>, child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
+    let Some(group) = group else { return fork(child) };
+    let arguments = libc::clone_args {
+        flags: CLONE_INTO_CGROUP,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: group.as_raw_fd() as u64,
+    };
+    // SAFETY: without CLONE_VM this is a fork: the child has a copy of everything and goes on here. The process has one
+    // thread, so the copies of its locks are free. What the C library's own fork does besides (handlers, of which there are
+    // none, and its note of the thread's number, which only `abort` reads) is not needed.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    if pid == 0 {
+        become_status(child)
+    }
+    i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| pid > 0).ok_or_else(last_errno)
+}
+
+/// Runs the child's part and ends the process.
+fn become_status(child: impl FnOnce() -> i32) -> ! {
+    let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED);
+    // SAFETY: ends the child without running the parent's exit handlers or destructors.
+    unsafe { libc::_exit(status) }
 }
 
 /// Whether this process has exactly one thread.

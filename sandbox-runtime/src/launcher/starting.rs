@@ -111,10 +111,14 @@ impl Launcher {
             mount_point: self.config.state.clone(),
         };
         let descriptors = Descriptors { control: guest_end, report: worker_end, guest };
-        let forked = process::fork(|| worker::run(&job, descriptors)).step("fork", || format!("a worker for {id}"));
+        let forked = self.cgroups.make_unified(&id).and_then(|group| {
+            process::fork_into(group.as_ref().map(AsFd::as_fd), || worker::run(&job, descriptors))
+                .step("fork", || format!("a worker for {id}"))
+        });
         let worker = match forked {
             Ok(worker) => worker,
             Err(failed) => {
+                let _ = self.cgroups.remove(&id);
                 self.put_back(record, restored);
                 return Err(failed);
             }

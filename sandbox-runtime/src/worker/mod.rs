@@ -1,12 +1,12 @@
 //! One forked process per sandbox to be made: the only place where libcontainer runs.
 //!
 //! ```text
-//! join the sandbox's cgroup leaf      from here on one kill ends everything that was started
+//! join the sandbox's control groups   cloned into the unified one: one kill ends everything that was started
 //! resolve the image's layers
 //! record, upper and work directory
 //! namespace pair ─────────────► door sockets to the launcher
 //! own mount namespace, tmpfs, overlay, checks of the tree, pivot into the tmpfs
-//! specification, build, start ─► process descriptor of PID 1 to the launcher
+//! specification, build, limits, start ─► process descriptor of PID 1 to the launcher
 //! sync the record, exit
 //! ```
 //!
@@ -33,7 +33,7 @@ use ostler_wire::{Failure, FailureKind, socket};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{self, Cgroups};
 use crate::process;
 use crate::step::{Step, failure};
 use crate::store::{ImageId, Store, StoreError};
@@ -104,7 +104,7 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn make(&self) -> Result<record::Written, Failure> {
         let Job { record, store, cgroups, mount_point, .. } = self.job;
-        cgroups.join(&record.sandbox)?;
+        let groups = cgroups.enter(&record.sandbox)?;
         let layers = layers(store, &record.image)?;
         let files = store.sandbox(&record.sandbox);
         let written = make_files(&files, record)?;
@@ -116,12 +116,12 @@ impl Worker<'_> {
         overlay::mount(&layers, &files, pair.user.as_fd())?;
         overlay::check_tree(record.uid_base)?;
         staging.leave_host()?;
-        self.start(&pair)?;
+        self.start(&pair, &groups)?;
         Ok(written)
     }
 
     /// Builds and starts the container and sends its process descriptor.
-    fn start(&self, pair: &crate::pair::Pair) -> Result<(), Failure> {
+    fn start(&self, pair: &crate::pair::Pair, groups: &cgroup::Leaf) -> Result<(), Failure> {
         let log = log::Log::new()?;
         let _capture = tracing::subscriber::set_default(log.subscriber()?);
         let specification = spec::specification(self.job, pair.user.as_fd(), pair.network.as_fd());
@@ -151,6 +151,7 @@ impl Worker<'_> {
             .ok_or_else(|| failure(FailureKind::System, "build container", format!("no process{}", log.tail())))?;
         // This process is its parent and does not reap it: the number cannot have been reused.
         let descriptor = pidfd_open(first, PidfdFlags::empty()).step("open process", || format!("{first:?}"))?;
+        groups.limit(self.job.limits)?;
         container.start().map_err(|error| failed("start container", &error))?;
         self.tell(&Report::Started { pid: first.as_raw_nonzero().get() }, Some(&descriptor))
     }

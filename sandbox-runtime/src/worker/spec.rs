@@ -1,11 +1,10 @@
-//! The OCI specification of a sandbox. The launcher builds it from typed limits only.
+//! The OCI specification of a sandbox.
 //!
-//! Nothing of a request but the numbers in [`Limits`] gets in here. Every sandbox has the same namespaces,
-//! capabilities, mounts and system call filter.
+//! Nothing of a request gets in here: every sandbox has the same namespaces, capabilities, mounts and system call filter.
+//! Limits are not part of it, see [`crate::cgroup`].
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use ostler_wire::launcher::Limits;
 use serde_json::{Value, json};
 
 use super::{Job, seccomp, staging};
@@ -41,9 +40,6 @@ const MASKED: [&str; 12] = [
 
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Period over which CPU time is shared out, in microseconds.
-const CPU_PERIOD_US: u64 = 100_000;
-
 /// Open files of one process, where the launcher's own limit allows as many.
 const OPEN_FILES: u64 = 65_536;
 
@@ -66,7 +62,6 @@ pub(super) fn specification(job: &Job, user: BorrowedFd<'_>, network: BorrowedFd
                 {"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"},
             ],
             "cgroupsPath": job.cgroups.oci_path(&job.record.sandbox),
-            "resources": resources(job.limits, job.cgroups.limits_swap()),
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
             "seccomp": seccomp::profile(),
@@ -108,32 +103,9 @@ fn mounts() -> Value {
     ])
 }
 
-fn resources(limits: Limits, with_swap: bool) -> Value {
-    let mut memory = json!({"limit": limits.memory});
-    if with_swap {
-        // In the specification this is memory and swap together: none of it can be swap.
-        memory["swap"] = json!(limits.memory);
-    }
-    json!({
-        "devices": [{"allow": false, "access": "rwm"}],
-        "memory": memory,
-        "pids": {"limit": limits.pids},
-        "cpu": {"period": CPU_PERIOD_US, "quota": u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000},
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn swap_is_part_of_the_memory_limit_where_the_kernel_can_count_it() {
-        let limits = Limits { memory: 1 << 30, pids: 100, cpu_millis: 1500 };
-        let with = resources(limits, true);
-        assert_eq!((&with["memory"]["limit"], &with["memory"]["swap"]), (&json!(1 << 30), &json!(1 << 30)));
-        assert_eq!(with["cpu"]["quota"], json!(150_000));
-        assert!(resources(limits, false)["memory"].get("swap").is_none());
-    }
 
     #[test]
     fn no_capability_can_be_inherited() {

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! tmpfs, 0755, becomes "/"
-//!   proc/ sys/      the host's, whole: the kernel refuses new ones in a sandbox where they are masked
+//!   proc/           the host's, whole: the kernel refuses a new one in a sandbox where it is masked
+//!   sys/            the host's, with nothing mounted in it but an empty tmpfs in place of the control groups, so that
+//!                   libcontainer finds none to move processes in
 //!   dev/            six nodes, the sources of the sandbox's own
 //!   bundle/ state/  libcontainer's input and scratch
 //!   lower/<n>/      image layers, idmapped; only until the overlay is mounted
@@ -19,7 +21,7 @@ use std::path::Path;
 use ostler_wire::Failure;
 use rustix::fs::{FileType, Mode, makedev};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
 };
 use rustix::process::{chdir, pivot_root};
 use rustix::thread::UnshareFlags;
@@ -64,9 +66,11 @@ pub(super) fn enter(mount_point: &Path) -> Result<Staging, Failure> {
 impl Staging {
     /// Makes the tmpfs the root of this process and detaches everything else.
     pub(super) fn leave_host(self) -> Result<(), Failure> {
-        for source in ["proc", "sys"] {
-            mount_bind_recursive(format!("/{source}"), source).step("bind", || format!("/{source} into staging"))?;
-        }
+        mount_bind_recursive("/proc", "proc").step("bind", || "/proc into staging".to_owned())?;
+        mount_bind("/sys", "sys").step("bind", || "/sys into staging".to_owned())?;
+        let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV | MountFlags::RDONLY;
+        mount("ostler", "sys/fs/cgroup", "tmpfs", flags, Some(c"mode=0555,size=4k"))
+            .step("mount", || "an empty tmpfs over the control groups in staging".to_owned())?;
         let umask = rustix::process::umask(Mode::empty());
         for (name, major, minor) in DEVICES {
             let mode = Mode::from_raw_mode(0o666);

@@ -8,7 +8,7 @@ use ostler_sandbox::client::launcher::{LauncherClientError, Spawned};
 use ostler_wire::FailureKind;
 use ostler_wire::launcher::{Files, Limits};
 
-use crate::support::{Bench, LIMITS, PATIENCE, done, processes_of, words};
+use crate::support::{Bench, LIMITS, PATIENCE, cgroups_named, done, processes_of, words};
 
 #[tokio::test]
 async fn a_destroyed_sandbox_leaves_nothing_behind() {
@@ -132,6 +132,14 @@ async fn limits_hold() {
     assert_eq!(done(&started.control, "memory 16"), "0");
     assert_eq!(done(&started.control, "memory 200"), "killed 9", "swap does not help either");
     assert_eq!(done(&started.control, "fork 100"), "15", "with PID 1 that is sixteen");
+    let groups = cgroups_named(&bench.id(1));
+    let value = |file: &str| groups.iter().find_map(|group| fs::read_to_string(group.join(file)).ok());
+    let unified = value("cpu.max").map(|text| text == "50000 100000\n");
+    let legacy = value("cpu.cfs_quota_us").map(|text| text == "50000\n");
+    assert_eq!(unified.or(legacy), Some(true), "{groups:?}");
+    if let Some(devices) = value("devices.list") {
+        assert!(!devices.contains('b') && !devices.contains('m') && devices.contains("c 1:3 rw"), "{devices}");
+    }
 }
 
 #[tokio::test]

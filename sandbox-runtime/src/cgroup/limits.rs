@@ -1,0 +1,116 @@
+//! Limits, written into the open directories of a sandbox's groups.
+//!
+//! | Limit | version 1 | unified |
+//! |---|---|---|
+//! | memory | `memory.limit_in_bytes`, `memory.memsw.limit_in_bytes` | `memory.max`, `memory.swap.max`, `memory.oom.group` |
+//! | processes | `pids.max` | `pids.max` |
+//! | processor time | `cpu.cfs_period_us`, `cpu.cfs_quota_us` | `cpu.max` |
+//! | devices | `devices.deny`, `devices.allow` | none: see [`super::DEVICES`] |
+//!
+//! Sources: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use ostler_wire::Failure;
+use ostler_wire::launcher::Limits;
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use super::DEVICES;
+use crate::step::Step;
+
+/// Period over which CPU time is shared out, in microseconds.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// What may be opened, read and written: null, zero, full, random, urandom, tty, ptmx and every pseudo-terminal.
+/// Nodes can be made of nothing.
+const ALLOWED_DEVICES: [&str; 8] =
+    ["c 1:3 rw", "c 1:5 rw", "c 1:7 rw", "c 1:8 rw", "c 1:9 rw", "c 5:0 rw", "c 5:2 rw", "c 136:* rw"];
+
+/// The groups of one sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Leaf {
+    pub(super) unified: Option<Group>,
+    pub(super) legacy: Vec<Group>,
+}
+
+/// One group: a directory that stays open when the process can no longer see the hierarchy.
+#[derive(Debug)]
+pub(super) struct Group {
+    directory: File,
+    path: PathBuf,
+    controllers: Vec<String>,
+}
+
+/// What to do about a file that this kernel or machine does not have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Skip,
+    Fail,
+}
+
+impl Leaf {
+    /// Sets every limit. To be called when the sandbox is made and before anything of it runs: what makes it is in the same
+    /// groups and would wait for processor time.
+    pub(crate) fn limit(&self, limits: Limits) -> Result<(), Failure> {
+        let Limits { memory, pids, cpu_millis } = limits;
+        let quota = u64::from(cpu_millis) * CPU_PERIOD_US / 1000;
+        for group in &self.legacy {
+            if group.has("memory") {
+                group.set("memory.limit_in_bytes", memory, Absent::Fail)?;
+                // Memory and swap together: none of it can be swap. Absent where the kernel does not count swap.
+                group.set("memory.memsw.limit_in_bytes", memory, Absent::Skip)?;
+            }
+            if group.has("pids") {
+                group.set("pids.max", pids, Absent::Fail)?;
+            }
+            if group.has("cpu") {
+                group.set("cpu.cfs_period_us", CPU_PERIOD_US, Absent::Fail)?;
+                group.set("cpu.cfs_quota_us", quota, Absent::Fail)?;
+            }
+            if group.has(DEVICES) {
+                group.set("devices.deny", "a", Absent::Fail)?;
+                for device in ALLOWED_DEVICES {
+                    group.set("devices.allow", device, Absent::Fail)?;
+                }
+            }
+        }
+        let Some(group) = &self.unified else { return Ok(()) };
+        if group.has("memory") {
+            group.set("memory.max", memory, Absent::Fail)?;
+            group.set("memory.swap.max", 0, Absent::Skip)?;
+            group.set("memory.oom.group", 1, Absent::Fail)?;
+        }
+        if group.has("pids") {
+            group.set("pids.max", pids, Absent::Fail)?;
+        }
+        if group.has("cpu") {
+            group.set("cpu.max", format!("{quota} {CPU_PERIOD_US}"), Absent::Fail)?;
+        }
+        Ok(())
+    }
+}
+
+impl Group {
+    pub(super) fn open(path: &Path, controllers: Vec<String>) -> Result<Self, Failure> {
+        let directory = File::open(path).step("open cgroup", || path.display().to_string())?;
+        Ok(Self { directory, path: path.to_owned(), controllers })
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|found| found == controller)
+    }
+
+    fn set(&self, file: &str, value: impl std::fmt::Display, absent: Absent) -> Result<(), Failure> {
+        let shown = || format!("{value} to {}", self.path.join(file).display());
+        match openat(&self.directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) if absent == Absent::Skip => Ok(()),
+            opened => {
+                let mut file = File::from(opened.step("set limit", shown)?);
+                file.write_all(value.to_string().as_bytes()).step("set limit", shown)
+            }
+        }
+    }
+}

@@ -8,7 +8,9 @@ pub mod client;
 pub mod host;
 pub mod repository;
 pub mod script;
+pub mod small_disk;
 
 pub use client::Client;
 pub use host::{Host, HostOptions};
 pub use repository::Repository;
+pub use small_disk::SmallDisk;

@@ -55,12 +55,16 @@ impl Repository {
         })?;
         let repository = Self { path, name: String::new() };
         let bare = repository.try_git(&["rev-parse", "--is-bare-repository"]).await?;
-        let Ok(bare) = bare else {
-            return Err(CliError::Repository {
+        let bare = bare.map_err(|said| match said.contains("dubious ownership") {
+            true => CliError::Repository {
+                message: format!("git does not trust {given}, because it belongs to another user"),
+                hint: format!("if you do: git config --global --add safe.directory {}", repository.path.display()),
+            },
+            false => CliError::Repository {
                 message: format!("{given} is not a git repository"),
                 hint: "go to one, or name one with `--repo PATH`".to_owned(),
-            });
-        };
+            },
+        })?;
         let question = if bare == "true" { "--absolute-git-dir" } else { "--show-toplevel" };
         let root = PathBuf::from(repository.git("find the repository's folder", &["rev-parse", question]).await?);
         let named = if root.ends_with(".git") { root.parent().unwrap_or(&root) } else { &root };

@@ -66,7 +66,10 @@ impl Registry {
         state.apply(&created);
         self.services.logs.append(session, 0, now, vec![created]).await.map_err(store_error)?;
         let view = view(session, &state, 1, now, now);
-        self.services.index.put_session(view.clone()).await.map_err(store_error)?;
+        // The session is in its log, which is what counts; the index is for lists and never gates it.
+        if let Err(error) = self.services.index.put_session(view.clone()).await {
+            tracing::warn!(%session, error = %chain(&error), "the index is behind");
+        }
         Ok(view)
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::error::StoreError;
 
@@ -22,4 +22,41 @@ pub(super) fn open(path: &Path, known: i64, schema: &str) -> Result<Connection, 
         _ => {}
     }
     Ok(connection)
+}
+
+/// Runs one `… RETURNING …` and gives its first row, once the change is on the disk.
+///
+/// Without the transaction around it, SQLite commits when the statement is reset, after its row was read, and rusqlite has
+/// nobody to tell that this failed: a full disk would look like success.
+pub(super) fn write_returning<T>(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    let transaction = connection.unchecked_transaction()?;
+    let row = transaction.prepare_cached(sql)?.query_row(parameters, read).optional()?;
+    transaction.commit()?;
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_cannot_be_committed_is_an_error() {
+        let connection = Connection::open_in_memory().unwrap();
+        let schema = "PRAGMA foreign_keys = ON; CREATE TABLE a (id INTEGER PRIMARY KEY);
+             CREATE TABLE b (a INTEGER REFERENCES a (id) DEFERRABLE INITIALLY DEFERRED) STRICT;";
+        connection.execute_batch(schema).unwrap();
+        // The constraint is looked at when it is committed, as room on the disk is.
+        let sql = "INSERT INTO b VALUES (1) RETURNING a";
+        let read = |row: &Row<'_>| row.get::<_, i64>(0);
+        assert!(write_returning(&connection, sql, [], read).is_err());
+        let left: i64 = connection.query_row("SELECT count(*) FROM b", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 0);
+        connection.execute("INSERT INTO a VALUES (1)", []).unwrap();
+        assert_eq!(write_returning(&connection, sql, [], read), Ok(Some(1)));
+    }
 }

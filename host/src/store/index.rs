@@ -55,10 +55,10 @@ impl Index {
     pub async fn next_epoch(&self) -> Result<u64, StoreError> {
         self.thread
             .run(|connection| {
-                connection
-                    .query_row("UPDATE host SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get::<_, i64>(0))
-                    .map(i64::cast_unsigned)
-                    .map_err(query("count the epoch"))
+                let sql = "UPDATE host SET epoch = epoch + 1 RETURNING epoch";
+                let epoch = database::write_returning(connection, sql, [], |row| row.get::<_, i64>(0));
+                let counted = epoch.and_then(|epoch| epoch.ok_or(rusqlite::Error::QueryReturnedNoRows));
+                counted.map(i64::cast_unsigned).map_err(query("count the epoch"))
             })
             .await
     }

@@ -10,6 +10,7 @@ use ostler_protocol::{PullRequestId, SessionId};
 use rusqlite::types::Type;
 use rusqlite::{Connection, Error, OptionalExtension, Params, Row, named_params};
 
+use super::database;
 use super::error::StoreError;
 
 /// The schema of pull requests, for the migrations of the index. To be run once.
@@ -103,7 +104,7 @@ pub fn insert_pull(connection: &Connection, pull: &NewPull) -> Result<(PullReque
         ":url_base": format!("{}/v1/pull-requests/", pull.url_base),
         ":at_ms": integer(pull.created_at_ms),
     };
-    let stored = one(connection, "open a pull request", &sql, parameters)?;
+    let stored = change(connection, "open a pull request", &sql, parameters)?;
     let stored =
         stored.ok_or(StoreError::Query { operation: "open a pull request", source: Error::QueryReturnedNoRows })?;
     let write = if stored.id == id { PullWrite::Opened } else { PullWrite::Updated };
@@ -154,7 +155,7 @@ pub fn update_head(
         ":head_commit": head_commit,
         ":at_ms": integer(at_ms),
     };
-    one(connection, "move a pull request", &sql, parameters)
+    change(connection, "move a pull request", &sql, parameters)
 }
 
 /// Closes an open pull request, or notes that it was merged. Returns it; `None` where it does not exist or is not open.
@@ -173,7 +174,18 @@ pub fn end_pull(
         PullEnd::Closed => "closed",
     };
     let parameters = named_params! { ":id": id.to_string(), ":state": state, ":at_ms": integer(at_ms) };
-    one(connection, "end a pull request", &sql, parameters)
+    change(connection, "end a pull request", &sql, parameters)
+}
+
+/// Runs a change that returns its row.
+fn change(
+    connection: &Connection,
+    operation: &'static str,
+    sql: &str,
+    parameters: impl Params,
+) -> Result<Option<PullRequestView>, StoreError> {
+    database::write_returning(connection, sql, parameters, read)
+        .map_err(|source| StoreError::Query { operation, source })
 }
 
 fn one(

@@ -9,7 +9,7 @@ use ostler_protocol::EventBody;
 use ostler_protocol::api::{MAX_PROMPT, SessionStatus};
 use ostler_protocol::event::TurnOutcome;
 use ostler_tests::script::{END, script, shell};
-use ostler_tests::{Host, HostOptions, Repository};
+use ostler_tests::{Host, HostOptions, Repository, SmallDisk};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -114,6 +114,28 @@ fn refused(output: &Output, words: &[&str]) {
     }
 }
 
+fn entries(folder: &std::path::Path) -> Result<Vec<String>> {
+    let mut names: Vec<String> = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// Command lines that name a path.
+fn processes_with(path: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        // A process may end while it is looked at.
+        let Ok(command) = fs::read(entry?.path().join("cmdline")) else { continue };
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.contains(path) {
+            found.push(command);
+        }
+    }
+    Ok(found)
+}
+
 fn folder() -> Result<tempfile::TempDir> {
     let folder = tempfile::Builder::new().prefix("ostler-test-").tempdir()?;
     fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
@@ -130,6 +152,7 @@ async fn a_taken_port_a_bad_script_and_an_unknown_image_stop_the_start() -> Resu
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
     let common = ["--model", "scripted", "--script"];
+    let before = entries(&folder.path().join("data"))?;
     let run = |more: &[&str], script: &str| {
         let arguments: Vec<&str> = common.iter().copied().chain([script]).chain(more.iter().copied()).collect();
         up(folder.path(), &arguments)
@@ -142,6 +165,9 @@ async fn a_taken_port_a_bad_script_and_an_unknown_image_stop_the_start() -> Resu
     let empty = empty.to_string_lossy();
     let plugin = ["--image", "base", "--listen", "127.0.0.1:0", "--plugin", &empty];
     refused(&run(&plugin, &script_path)?, &["plugin", &empty]);
+    assert_eq!(entries(&folder.path().join("data"))?, before, "a refused start makes nothing");
+    assert!(!folder.path().join("run").exists(), "nor says that it is there");
+    assert_eq!(processes_with(&folder.path().to_string_lossy())?, Vec::<String>::new());
     Ok(())
 }
 
@@ -175,6 +201,70 @@ async fn without_root_the_start_is_refused_with_the_reason() -> Result<()> {
     Ok(())
 }
 
+/// A disk that is full under one part of a running host, after a session was made.
+async fn host_on_full(folder: &str, turns: String) -> Result<(Host, ostler_protocol::SessionId, SmallDisk)> {
+    let (mut host, session) = Host::with_session(turns).await?;
+    host.stop()?;
+    let small = SmallDisk::over(&host.data().join(folder))?;
+    host.launch().await?;
+    small.fill()?;
+    Ok((host, session, small))
+}
+
+/// Why the last turn was not published.
+fn skipped(events: &[ostler_protocol::Event]) -> String {
+    let Some(EventBody::PublishSkipped { reason, failure: Some(_) }) = events.last().map(|event| &event.body) else {
+        panic!("{events:#?}")
+    };
+    reason.clone()
+}
+
+#[tokio::test]
+async fn a_full_disk_under_the_index_stops_no_session_and_the_pull_request_comes_with_the_next_prompt() -> Result<()> {
+    // A description that finds no room in what the database has already taken of the disk.
+    let long = format!("say = \"{}\"", "words ".repeat(40_000));
+    let turns = script(&[&shell("echo work > work.txt"), &long, END]);
+    let (mut host, _, small) = host_on_full("index", turns).await?;
+    // The session's own log is what counts; lists are behind until there is room.
+    let session = loop {
+        let session = host.client.create_session("demo").await?.id;
+        let listed = host.client.ok(Method::GET, "/v1/sessions", None).await?.to_string();
+        if !listed.contains(&session.to_string()) {
+            break session;
+        }
+        small.fill_to_the_brim()?;
+    };
+    host.client.prompt(session, "work").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let reason = skipped(&events);
+    assert!(reason.contains("the branch is pushed") && reason.contains("full"), "{reason}");
+    small.free()?;
+    host.client.prompt(session, "again").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let opened = events.iter().filter(|event| matches!(event.body, EventBody::PullRequestOpened { .. })).count();
+    assert_eq!(opened, 1, "{events:#?}");
+    let listed = host.client.ok(Method::GET, "/v1/sessions", None).await?.to_string();
+    assert!(listed.contains(&session.to_string()), "{listed}");
+    host.stop()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_full_disk_under_the_forge_keeps_the_work_in_the_workspace_until_there_is_room() -> Result<()> {
+    let turns = script(&[&shell("head -c 300000 /dev/urandom > work.bin"), END, END]);
+    let (mut host, session, small) = host_on_full("repositories", turns).await?;
+    host.client.prompt(session, "work").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let reason = skipped(&events);
+    assert!(reason.contains("the work is still in the workspace"), "{reason}");
+    small.free()?;
+    host.client.prompt(session, "again").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    assert!(events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. })), "{events:#?}");
+    host.stop()?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_the_prompt_and_loses_nothing() -> Result<()> {
     let mut host = Host::start(HostOptions { script: script(&[END]), ..HostOptions::default() }).await?;
@@ -201,53 +291,4 @@ async fn a_full_disk_refuses_the_prompt_and_loses_nothing() -> Result<()> {
     assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
     host.stop()?;
     Ok(())
-}
-
-/// A small tmpfs in place of a folder, with the folder's content.
-struct SmallDisk {
-    folder: std::path::PathBuf,
-}
-
-impl SmallDisk {
-    fn over(folder: &std::path::Path) -> Result<Self> {
-        let copy = tempfile::tempdir()?;
-        let run = |program: &str, arguments: &[&std::ffi::OsStr]| -> Result<()> {
-            anyhow::ensure!(std::process::Command::new(program).args(arguments).status()?.success(), "{program}");
-            Ok(())
-        };
-        let owner = fs::metadata(folder)?;
-        run("cp", &["-a".as_ref(), folder.join(".").as_os_str(), copy.path().as_os_str()])?;
-        let words = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"];
-        let words: Vec<&std::ffi::OsStr> = words.iter().map(AsRef::as_ref).chain([folder.as_os_str()]).collect();
-        run("mount", &words)?;
-        let disk = Self { folder: folder.to_owned() };
-        run("cp", &["-a".as_ref(), copy.path().join(".").as_os_str(), folder.as_os_str()])?;
-        use std::os::unix::fs::MetadataExt;
-        std::os::unix::fs::chown(folder, Some(owner.uid()), Some(owner.gid()))?;
-        Ok(disk)
-    }
-
-    fn filler(&self) -> std::path::PathBuf {
-        self.folder.join("filler")
-    }
-
-    /// Takes all room but a few pages.
-    fn fill(&self) -> Result<()> {
-        use std::io::Write;
-        let mut file = fs::File::create(self.filler())?;
-        while file.write_all(&[0; 4096]).is_ok() {}
-        let size = file.metadata()?.len();
-        file.set_len(size.saturating_sub(8192))?;
-        Ok(())
-    }
-
-    fn free(&self) -> Result<()> {
-        Ok(fs::remove_file(self.filler())?)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").args(["-l".as_ref(), self.folder.as_os_str()]).status();
-    }
 }

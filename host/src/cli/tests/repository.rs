@@ -58,6 +58,16 @@ async fn the_start_is_the_current_branch_or_the_named_one() {
 }
 
 #[tokio::test]
+async fn a_repository_of_another_user_is_not_called_no_repository() {
+    assert!(rustix::process::geteuid().is_root(), "this test gives a folder to another user and needs root");
+    let (_parent, folder) = repository("demo");
+    std::os::unix::fs::chown(&folder, Some(65_534), Some(65_534)).unwrap();
+    let error = Repository::open(&folder).await.unwrap_err();
+    assert!(error.to_string().contains("it belongs to another user"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("--add safe.directory")), "{:?}", error.hint());
+}
+
+#[tokio::test]
 async fn what_cannot_be_started_from_says_what_to_do() {
     let (_parent, folder) = repository("demo");
     let elsewhere = tempfile::tempdir().unwrap();

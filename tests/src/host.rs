@@ -55,6 +55,12 @@ fn variable(name: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(value))
 }
 
+/// Sends a signal to a process.
+pub fn send_signal(pid: u32, signal: rustix::process::Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).context("a process number")?;
+    rustix::process::kill_process(pid, signal).with_context(|| format!("send {signal:?} to {pid:?}"))
+}
+
 /// Imports the test image into a data folder that all tests copy from, once, and returns the folder.
 pub fn shared_data() -> Result<PathBuf> {
     let image = variable("OSTLER_TEST_IMAGE")?;
@@ -201,7 +207,7 @@ impl Host {
     /// SIGTERM; waits until the host has ended everything and returns its exit code.
     pub fn stop(&mut self) -> Result<Option<i32>> {
         let Some(mut child) = self.child.take() else { return Ok(None) };
-        Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
+        send_signal(child.id(), rustix::process::Signal::TERM)?;
         let deadline = std::time::Instant::now() + END;
         loop {
             if let Some(status) = child.try_wait()? {

@@ -18,8 +18,7 @@ pub(super) fn launcher_pid(host: &Host) -> Result<u32> {
 
 /// Ends one process at once.
 pub(super) fn kill_process(pid: u32) -> Result<()> {
-    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status()?;
-    anyhow::ensure!(status.success(), "kill -9 {pid}");
+    ostler_tests::host::send_signal(pid, rustix::process::Signal::KILL)?;
     let deadline = std::time::Instant::now() + ostler_tests::client::PATIENCE;
     while fs::exists(format!("/proc/{pid}"))? && !is_zombie(pid) {
         anyhow::ensure!(std::time::Instant::now() < deadline, "{pid} did not end");

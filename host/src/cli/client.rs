@@ -197,7 +197,8 @@ impl FrameStream {
                 return Ok(Some(frame));
             }
             let chunk = self.response.chunk().await;
-            let chunk = chunk.map_err(|error| CliError::Transport { operation, source: error.without_url() })?;
+            // What broke a stream is of no use to anyone; that it broke is.
+            let chunk = chunk.map_err(|_| CliError::StreamBroken)?;
             let Some(chunk) = chunk else { return Ok(None) };
             self.parser.push(&chunk).map_err(|error| CliError::Answer { operation, why: error.to_string() })?;
         }

@@ -101,6 +101,9 @@ pub enum CliError {
         /// Which session.
         session: SessionId,
     },
+    /// A stream of events broke off: the host ended, or the way to it did.
+    #[error("the connection to the host broke")]
+    StreamBroken,
     /// Ctrl-C before there was a session.
     #[error("interrupted")]
     Interrupted,
@@ -191,7 +194,9 @@ impl CliError {
         match self {
             Self::Api(error) => error.code.exit_code(),
             Self::Up(error) => error.public.code.exit_code(),
-            Self::NotRunning { .. } | Self::Transport { .. } | Self::ConnectionLost { .. } => exit::HOST,
+            Self::NotRunning { .. } | Self::Transport { .. } | Self::StreamBroken | Self::ConnectionLost { .. } => {
+                exit::HOST
+            }
             Self::NoToken { .. } | Self::WrongToken => ErrorCode::Unauthenticated.exit_code(),
             Self::WrongUrl { .. } | Self::Repository { .. } | Self::NoAuthor { .. } => exit::REQUEST,
             Self::Git { .. } | Self::Telemetry(TelemetryError::Filter { .. }) => exit::REQUEST,

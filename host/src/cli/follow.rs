@@ -234,7 +234,7 @@ impl Watch {
 fn worth_a_try(error: CliError) -> Broken {
     match &error {
         CliError::Api(api) if api.code == ErrorCode::Overloaded || api.status >= 500 => Broken::Dropped(error),
-        CliError::NotRunning { .. } | CliError::Transport { .. } => Broken::Dropped(error),
+        CliError::NotRunning { .. } | CliError::Transport { .. } | CliError::StreamBroken => Broken::Dropped(error),
         _ => Broken::Final(error),
     }
 }

@@ -87,7 +87,8 @@ pub(super) async fn adopt(job: Job, turn: TurnId, wanted: ToolCall) -> Option<In
         ),
         Err(error) => unknown(&format!("the host went away while this was done: {error}; its outcome is not known")),
     };
-    let ended = Ended { turn, call, tool, arguments, ran: output, took: began.elapsed() };
+    let took = output.wall.unwrap_or_else(|| began.elapsed());
+    let ended = Ended { turn, call, tool, arguments, ran: output, took };
     let result = tool_result(&job, ended).await;
     Some(Input::ToolFinished { turn, call, result })
 }

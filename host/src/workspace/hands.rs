@@ -119,7 +119,8 @@ impl TurnHands {
             ExitCause::Timeout => (ToolOutcome::TimedOut, false),
             ExitCause::OutputLimit => (ToolOutcome::OutputLimit, true),
         };
-        Ok(ToolOutput { outcome, bytes, truncated, exit_status: Some(exit.status) })
+        let wall = Some(Duration::from_micros(exit.wall_us));
+        Ok(ToolOutput { outcome, bytes, truncated, exit_status: Some(exit.status), wall })
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! | Limit | version 1 | unified |
 //! |---|---|---|
-//! | memory | `memory.limit_in_bytes`, `memory.memsw.limit_in_bytes` | `memory.max`, `memory.swap.max`, `memory.oom.group` |
+//! | memory | `memory.limit_in_bytes`, `memory.memsw.limit_in_bytes` | `memory.max`, `memory.swap.max` |
 //! | processes | `pids.max` | `pids.max` |
 //! | processor time | `cpu.cfs_period_us`, `cpu.cfs_quota_us` | `cpu.max` |
 //! | devices | `devices.deny`, `devices.allow` | none: see [`super::DEVICES`] |
+//!
+//! Without room for more memory the kernel ends one process, in both versions: `memory.oom.group`, which ends all of a sandbox,
+//! has no counterpart in version 1.
 //!
 //! Sources: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
 
@@ -81,7 +84,6 @@ impl Leaf {
         if group.has("memory") {
             group.set("memory.max", memory, Absent::Fail)?;
             group.set("memory.swap.max", 0, Absent::Skip)?;
-            group.set("memory.oom.group", 1, Absent::Fail)?;
         }
         if group.has("pids") {
             group.set("pids.max", pids, Absent::Fail)?;

@@ -317,7 +317,7 @@ mod tests {
         let (root, cgroups) = unified();
         let leaf = root.path().join("ostler-t/one");
         fs::create_dir_all(&leaf).unwrap();
-        for file in ["memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cpu.max", "cgroup.kill"] {
+        for file in ["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cgroup.kill"] {
             fs::write(leaf.join(file), "").unwrap();
         }
         assert!(cgroups.make_unified("one").unwrap().is_some());
@@ -327,7 +327,7 @@ mod tests {
         let read = |file: &str| fs::read_to_string(leaf.join(file)).unwrap();
         assert_eq!((read("memory.max"), read("memory.swap.max")), ("1073741824".into(), "0".into()));
         assert_eq!((read("pids.max"), read("cpu.max")), ("100".into(), "150000 100000".into()));
-        assert_eq!((read("memory.oom.group"), read("cgroup.kill")), ("1".into(), "1".into()));
+        assert_eq!(read("cgroup.kill"), "1");
         assert_eq!(cgroups.leftovers(), ["one"]);
         assert_eq!(cgroups.remove("absent").unwrap(), Removal::Gone);
     }

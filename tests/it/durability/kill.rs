@@ -188,6 +188,7 @@ async fn a_clean_stop_in_the_middle_of_a_tool_leaves_the_turn_for_the_next_start
     let (mut host, session) = Host::with_session(turns).await?;
     host.client.prompt(session, "hang").await?;
     let before = host.client.wait_for_running_tool(session).await?;
+    wait_for_file(&host, "kept.txt")?;
     assert_eq!(host.stop()?, Some(0), "{}", host.log());
     host.launch().await?;
     let events = host.client.wait_until_idle(session).await?;

@@ -35,12 +35,15 @@ pub struct ToolOutput {
     pub truncated: bool,
     /// Exit status, for commands.
     pub exit_status: Option<i32>,
+    /// Wall time by the sandbox's clock, where it says it: an earlier host may have seen the beginning.
+    pub wall: Option<Duration>,
 }
 
 impl ToolOutput {
     /// It worked and says `text`.
     pub fn done(text: impl Into<String>) -> Self {
-        Self { outcome: ToolOutcome::Done, bytes: text.into().into_bytes(), truncated: false, exit_status: None }
+        let bytes = text.into().into_bytes();
+        Self { outcome: ToolOutcome::Done, bytes, truncated: false, exit_status: None, wall: None }
     }
 
     /// It could not be done, and why, in words that help the model.

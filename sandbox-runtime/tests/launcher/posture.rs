@@ -45,7 +45,14 @@ async fn every_process_in_a_sandbox_is_confined() {
         assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "500");
         // The unified leaf is for killing, the others are for limits.
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-        let counts = |line: &&str| ["0::", ":memory:", ":pids:", ":cpu:"].iter().any(|part| line.contains(part));
+        let unified = fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" - cgroup2 ");
+        let counts = |line: &&str| {
+            let limits = ["memory", "pids", "cpu", "devices"];
+            let named = |line: &str| {
+                line.split(':').nth(1).is_some_and(|list| list.split(',').any(|name| limits.contains(&name)))
+            };
+            named(line) || unified && line.starts_with("0::")
+        };
         for line in groups.lines().filter(counts) {
             assert!(line.ends_with(&bench.id(1)), "{line}");
         }

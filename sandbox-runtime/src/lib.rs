@@ -14,6 +14,7 @@ pub mod fault;
 pub mod guest_image;
 pub mod launcher;
 pub mod store;
+pub mod terminal;
 
 mod cgroup;
 mod pair;

@@ -75,6 +75,10 @@ pub(super) fn become_user(user: User) -> Result<(), AppError> {
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed)?;
     rustix::thread::set_no_new_privs(true).map_err(failed)?;
+    ostler_sandbox::terminal::forbid_typing().map_err(|error| {
+        let message = "cannot keep the host from typing into the terminal that it was started in";
+        AppError::new(message, "the kernel needs seccomp filters (CONFIG_SECCOMP_FILTER)").because(error)
+    })?;
     if rustix::process::getuid().is_root() || rustix::process::geteuid().is_root() {
         return Err(AppError::new("the process is still root after dropping it", "this is a defect; please report it"));
     }

@@ -34,6 +34,27 @@ async fn run(commands: &[&str]) -> Result<(Host, Vec<ostler_protocol::Event>, Ve
 }
 
 #[tokio::test]
+async fn the_host_itself_has_no_privileges_and_cannot_get_any() -> Result<()> {
+    let host = Host::start(HostOptions { script: script(&[END]), ..HostOptions::default() }).await?;
+    let pid = host.pid()?;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = std::fs::read_to_string(task?.path().join("status"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let uids = field("Uid:");
+        assert!(uids.len() == 4 && uids.iter().all(|uid| uid != "0"), "{status}");
+        assert_eq!(field("Groups:"), Vec::<String>::new(), "{status}");
+        for set in ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"] {
+            assert_eq!(field(set), ["0000000000000000"], "{set} {status}");
+        }
+        assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), (vec!["1".into()], vec!["2".into()]), "{status}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_process_in_a_sandbox_is_confined() -> Result<()> {
     let (_host, outputs) =
         outputs(&["for p in /proc/[0-9]*; do cat $p/status; echo; done; echo MAP; cat /proc/self/uid_map; echo NS; readlink /proc/self/ns/*"]).await?;

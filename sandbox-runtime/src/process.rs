@@ -134,6 +134,19 @@ pub(crate) fn forget_inheritance() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Lets a Unix socket take no descriptors, where the kernel can (6.16). Who sends one chooses how long it takes to close it
+/// (`SO_LINGER`), and the launcher has one thread. Elsewhere nothing changes.
+pub(crate) fn refuse_descriptors(socket: &OwnedFd) {
+    // From the kernel's `uapi/asm-generic/socket.h`.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let off: libc::c_int = 0;
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option's value and its size belong together and outlive the call.
+    unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), size);
+    }
+}
+
 /// The errno of the last failed C library call.
 pub(crate) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)

@@ -4,14 +4,16 @@
 //!  message ─► machine.step ─► append (durable) ─► publish head ─► answer callers ─► perform acts
 //!                                  │ fails
 //!                                  ▼
-//!                  asleep: acts ended, sandbox ended, state forgotten ──next message──► folded from the log again
+//!                  asleep: acts ended, sandbox ended, state forgotten ──asked, or in a while──► folded from the log again
 //! ```
 //!
 //! When an append fails nobody is answered "yes": nothing that is not on disk was ever shown. The session then sleeps. A
-//! reader gets what the log says; whoever wants something done wakes it, or is told why that is not possible.
+//! reader gets what the log says; whoever wants something done wakes it, or is told why that is not possible. A turn
+//! that was under way is gone on with as soon as the log can be written again.
 //! The actor itself lives as long as the host, so that nobody ever talks to one that is about to end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ostler_protocol::api::{PromptAccepted, SessionView};
 use ostler_protocol::{Delta, ErrorCode, EventBody, SessionId, TurnId};
@@ -34,6 +36,9 @@ const MAILBOX: usize = 256;
 /// Pieces of text that a slow watcher may be behind.
 const DELTAS: usize = 1024;
 
+/// Time after which a session that sleeps looks whether it can go on.
+const NAP: Duration = Duration::from_secs(5);
+
 /// What an actor is told.
 pub(super) enum Message {
     /// A person asks.
@@ -52,6 +57,8 @@ pub(super) enum Message {
     Borrow { reply: Reply<Option<Arc<Workspace>>> },
     /// A sandbox ended by itself.
     Died(Death),
+    /// It is time to look whether the log can be written again.
+    Wake,
     /// The host stops: leave the session as it is, for the next start to go on.
     Quit,
 }
@@ -99,6 +106,8 @@ pub(super) struct Actor {
     /// Who waits for which turn to end.
     stop_waiters: Vec<(Option<TurnId>, Reply<SessionView>)>,
     wakefulness: Wakefulness,
+    /// How often it fell asleep since it last went on.
+    naps: u32,
 }
 
 /// Whether the state in memory is what the log says, and the acts that follow from it are under way.
@@ -147,6 +156,7 @@ impl Actor {
             generation,
             stop_waiters: Vec::new(),
             wakefulness: Wakefulness::Folded,
+            naps: 0,
         };
         tokio::spawn(actor.run());
         handle
@@ -159,7 +169,7 @@ impl Actor {
         if let Err(broken) = self.wake().await {
             self.fall_asleep(&broken).await;
         }
-        while let Some(message) = self.messages.recv().await {
+        while let Some(message) = self.next().await {
             if matches!(message, Message::Quit) {
                 return;
             }
@@ -167,6 +177,14 @@ impl Actor {
                 self.fall_asleep(&broken).await;
             }
         }
+    }
+
+    /// The next message, or the time to try again; `None` when nobody can send any more.
+    async fn next(&mut self) -> Option<Message> {
+        if self.wakefulness == Wakefulness::Awake {
+            return self.messages.recv().await;
+        }
+        tokio::time::timeout(NAP, self.messages.recv()).await.unwrap_or(Some(Message::Wake))
     }
 
     /// Makes the state in memory what the log says.
@@ -189,19 +207,27 @@ impl Actor {
             self.wakefulness = Wakefulness::Awake;
             let workspace = if self.workspace.is_some() { Phase::Ready } else { Phase::None };
             self.input(Input::Recovered { workspace }).await?;
+            self.naps = 0;
         }
         Ok(())
     }
 
     /// Ends everything that is under way, keeping the workspace's files, and forgets what is not on the disk.
     async fn fall_asleep(&mut self, broken: &Broken) {
+        self.wakefulness = Wakefulness::Forgotten;
+        self.naps += 1;
+        if self.naps > 1 {
+            tracing::debug!(session = %self.session, naps = self.naps, error = %chain(&broken.0), "it sleeps on");
+            // Nothing was begun since: what there was ended with the first nap.
+            return;
+        }
         tracing::error!(
             session = %self.session,
             error = %chain(&broken.0),
-            "the session's log cannot be written; the session sleeps until somebody wants something of it"
+            "the session's log cannot be written; the session sleeps"
         );
-        self.wakefulness = Wakefulness::Forgotten;
         self.cancel.cancel();
+        self.cancel = CancellationToken::new();
         self.acts.shutdown().await;
         self.discard_reports();
         self.workspace = None;
@@ -243,6 +269,7 @@ impl Actor {
                 let _ = reply.send(Ok(self.workspace.clone()));
                 return Ok(());
             }
+            Message::Wake => return self.wake().await,
             // A late report of acts that were ended.
             _ if self.wakefulness != Wakefulness::Awake => return Ok(()),
             Message::Input(input) => self.input(input).await?,

@@ -84,8 +84,11 @@ impl Processes {
 fn parse(pid: Pid, stat: &[u8]) -> Option<Row> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = std::str::from_utf8(stat.get(end + 1..)?).ok()?.split_ascii_whitespace();
-    let dead = matches!(fields.next()?, "Z" | "X");
+    let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
+    // Field 20 of all. A process whose first thread has ended is a zombie with others that run on.
+    let threads: u32 = fields.nth(15).and_then(|field| field.parse().ok()).unwrap_or(1);
+    let dead = state == "X" || state == "Z" && threads <= 1;
     Some(Row { pid, parent, dead })
 }
 
@@ -127,6 +130,9 @@ mod tests {
     fn a_name_full_of_parentheses_does_not_hide_the_parent() {
         assert_eq!(parse(pid(7), b"7 (a) R 1) (b) S 42 7 7 0"), Some(row(7, 42, false)));
         assert_eq!(parse(pid(7), b"7 (x) Z 3 7"), Some(row(7, 3, true)));
+        let with_threads = |threads: u32| format!("7 (x) Z 3 7 7 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 {threads} 0 99");
+        assert_eq!(parse(pid(7), with_threads(1).as_bytes()), Some(row(7, 3, true)));
+        assert_eq!(parse(pid(7), with_threads(2).as_bytes()), Some(row(7, 3, false)), "another thread runs on");
         for broken in [&b""[..], b"7 (x", b"7 (x)", b"7 (x) S", b"7 (x) S y"] {
             assert_eq!(parse(pid(7), broken), None);
         }

@@ -55,11 +55,9 @@ enum Absent {
 }
 
 impl Leaf {
-    /// Sets every limit. To be called when the sandbox is made and before anything of it runs: what makes it is in the same
-    /// groups and would wait for processor time.
+    /// Sets the limits on memory, processes and devices. To be called before anything enters the sandbox's root.
     pub(crate) fn limit(&self, limits: Limits) -> Result<(), Failure> {
-        let Limits { memory, pids, cpu_millis } = limits;
-        let quota = u64::from(cpu_millis) * CPU_PERIOD_US / 1000;
+        let Limits { memory, pids, .. } = limits;
         for group in &self.legacy {
             if group.has("memory") {
                 group.set("memory.limit_in_bytes", memory, Absent::Fail)?;
@@ -68,10 +66,6 @@ impl Leaf {
             }
             if group.has("pids") {
                 group.set("pids.max", pids, Absent::Fail)?;
-            }
-            if group.has("cpu") {
-                group.set("cpu.cfs_period_us", CPU_PERIOD_US, Absent::Fail)?;
-                group.set("cpu.cfs_quota_us", quota, Absent::Fail)?;
             }
             if group.has(DEVICES) {
                 group.set("devices.deny", "a", Absent::Fail)?;
@@ -88,10 +82,21 @@ impl Leaf {
         if group.has("pids") {
             group.set("pids.max", pids, Absent::Fail)?;
         }
-        if group.has("cpu") {
-            group.set("cpu.max", format!("{quota} {CPU_PERIOD_US}"), Absent::Fail)?;
-        }
         Ok(())
+    }
+
+    /// Sets the limit on processor time. To be called when the sandbox is made and before its first process runs: what makes
+    /// it is in the same groups and would wait.
+    pub(crate) fn limit_cpu(&self, limits: Limits) -> Result<(), Failure> {
+        let quota = u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000;
+        for group in self.legacy.iter().filter(|group| group.has("cpu")) {
+            group.set("cpu.cfs_period_us", CPU_PERIOD_US, Absent::Fail)?;
+            group.set("cpu.cfs_quota_us", quota, Absent::Fail)?;
+        }
+        match self.unified.as_ref().filter(|group| group.has("cpu")) {
+            Some(group) => group.set("cpu.max", format!("{quota} {CPU_PERIOD_US}"), Absent::Fail),
+            None => Ok(()),
+        }
     }
 }
 

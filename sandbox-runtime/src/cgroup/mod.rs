@@ -322,7 +322,9 @@ mod tests {
         }
         assert!(cgroups.make_unified("one").unwrap().is_some());
         let limits = ostler_wire::launcher::Limits { memory: 1 << 30, pids: 100, cpu_millis: 1500 };
-        cgroups.enter("one").unwrap().limit(limits).unwrap();
+        let groups = cgroups.enter("one").unwrap();
+        groups.limit(limits).unwrap();
+        groups.limit_cpu(limits).unwrap();
         cgroups.kill("one").unwrap();
         let read = |file: &str| fs::read_to_string(leaf.join(file)).unwrap();
         assert_eq!((read("memory.max"), read("memory.swap.max")), ("1073741824".into(), "0".into()));

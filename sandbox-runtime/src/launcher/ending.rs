@@ -6,6 +6,7 @@
 //!                          ─► Keep:   the record stays                        ─► answered
 //! ```
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use ostler_wire::launcher::{Event, Files, Reply};
 use ostler_wire::{Failure, FailureKind};
 use rustix::process::{Signal, WaitStatus, kill_process, pidfd_send_signal};
 
+use super::recovery;
 use super::sandboxes::{Because, Ending, Phase, RequestKey, Sandbox};
 use super::starting::check_id;
 use super::state::{Launcher, in_words, log};
@@ -29,7 +31,12 @@ impl Launcher {
         if let Err(refused) = check_id(id) {
             return self.reply(request, Err(refused));
         }
-        self.waiting.retain(|waiting| waiting.sandbox != id);
+        let (removed, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition::<VecDeque<_>, _>(|waiting| waiting.sandbox == id);
+        self.waiting = waiting;
+        for waiting in removed {
+            self.reply(waiting.request, Err(destroyed()));
+        }
         if !self.sandboxes.contains_key(id) {
             match self.kept.remove(id) {
                 Some(record) if files == Files::Remove => {
@@ -59,8 +66,7 @@ impl Launcher {
             }
             return self.reply(request, Ok(Reply::Done));
         }
-        let destroyed = failure(FailureKind::NotFound, "create", "the sandbox was destroyed before it was ready");
-        self.fail(id, destroyed);
+        self.fail(id, destroyed());
         if self.sandboxes.get(id).is_some_and(|sandbox| matches!(sandbox.phase, Phase::Living)) {
             self.end(id, Because::Asked, files);
         }
@@ -130,13 +136,19 @@ impl Launcher {
         if ending.files == Files::Keep || !place.exists() {
             return self.finish(id, Ok(()));
         }
-        let trash = self.store.trash().join(id);
-        let started = fs::rename(&place, &trash)
-            .step("move to trash", || place.display().to_string())
-            .and_then(|()| remove_in_child(&trash));
-        match started {
-            Ok(remover) => sandbox.remover = Some(remover),
-            Err(failed) => self.finish(id, Err(failed)),
+        match recovery::set_aside(&place, &self.store.trash(), id) {
+            Ok(trash) => match remove_in_child(&trash) {
+                Ok(remover) => sandbox.remover = Some(remover),
+                // The next launcher removes it.
+                Err(failed) => self.finish(id, Err(failed)),
+            },
+            Err(failed) => {
+                // They are where they were, with their record and their uids.
+                if let Phase::Ending(ending) = &mut sandbox.phase {
+                    ending.files = Files::Keep;
+                }
+                self.finish(id, Err(failed));
+            }
         }
     }
 
@@ -189,6 +201,10 @@ impl Launcher {
     }
 }
 
+fn destroyed() -> Failure {
+    failure(FailureKind::NotFound, "create", "the sandbox was destroyed before it was ready")
+}
+
 /// Removes a tree in a child process, because it may be large. Symbolic links are not followed. The exit status
 /// is the errno of a refusal.
 pub(super) fn remove_in_child(tree: &Path) -> Result<rustix::process::Pid, Failure> {
@@ -197,6 +213,8 @@ pub(super) fn remove_in_child(tree: &Path) -> Result<rustix::process::Pid, Failu
         if process::become_child(c"ostler-remover").and_then(|()| process::keep_only(Vec::new())).is_err() {
             return libc::EIO;
         }
+        // A tree is as deep as its maker liked: not the launcher, this is what may go when memory is short.
+        let _ = fs::write("/proc/self/oom_score_adj", "500");
         match fs::remove_dir_all(tree) {
             Ok(()) => 0,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,

@@ -29,9 +29,15 @@ impl Leases {
         Some(base)
     }
 
-    /// Marks a range as used by files that exist. `false` if another has it.
+    /// Marks a range as used by files that exist. `false` if another has it, or it is none of ours.
     pub(super) fn adopt(&mut self, base: u32) -> bool {
-        self.used.insert(base)
+        self.is_range(base) && self.used.insert(base)
+    }
+
+    /// Whether uids begin here: never those of the host's own users.
+    fn is_range(&self, base: u32) -> bool {
+        let offset = base.checked_sub(self.first);
+        offset.is_some_and(|offset| offset % RANGE == 0 && offset / RANGE < self.ranges)
     }
 
     pub(super) fn release(&mut self, base: u32) {
@@ -47,6 +53,10 @@ mod tests {
     fn no_two_leases_share_a_range_until_one_is_released() {
         let mut leases = Leases::new(0x7000_0000, 2);
         assert!(leases.adopt(0x7000_0000));
+        assert!(!leases.adopt(0x7000_0000), "it is taken");
+        for foreign in [0, 1, 1000, 0x7000_0001, 0x7002_0000, u32::MAX] {
+            assert!(!leases.adopt(foreign), "{foreign:#x} is no range of ours");
+        }
         assert_eq!((leases.take(), leases.take()), (Some(0x7001_0000), None));
         leases.release(0x7000_0000);
         assert_eq!(leases.take(), Some(0x7000_0000));

@@ -76,7 +76,7 @@ impl LauncherConfig {
             host_gid: 0,
             grace: Duration::from_secs(60),
             uid_first: 0x7000_0000,
-            uid_ranges: 4096,
+            uid_ranges: 32_768,
             most_sandboxes: 1024,
             most_workers: 8,
             guest: None,

@@ -12,6 +12,7 @@ use super::link::{Caller, Link, MOST_CALLERS};
 use super::sandboxes::{Phase, RequestKey};
 use super::starting::check_id;
 use super::state::{Launcher, log};
+use crate::process;
 use crate::step::failure;
 
 /// Messages or connections that are worked off before everything else gets its turn.
@@ -27,6 +28,7 @@ impl Launcher {
                 // The one that has been silent for longest makes room.
                 self.callers.remove(0);
             }
+            process::refuse_descriptors(&socket);
             match Caller::admit(socket, self.config.host_uid) {
                 Some(caller) => self.callers.push(caller),
                 None => log("refused a connection of another user"),

@@ -90,6 +90,7 @@ impl Listener {
         rustix::process::umask(umask);
         bound?;
         chown(&path, Some(config.host_uid), Some(config.host_gid)).step("give socket to the host", shown)?;
+        process::refuse_descriptors(&socket);
         listen(&socket, BACKLOG).step("listen", shown)?;
         Ok(Self { socket, path })
     }

@@ -18,6 +18,9 @@ use crate::store::ImageId;
 use crate::worker::record::Record;
 use crate::worker::{self, Descriptors, Job, Report};
 
+/// Messages of one worker that are read at one time.
+const MOST_REPORTS: usize = 8;
+
 /// Creates that may wait for a worker.
 const MOST_WAITING: usize = 256;
 
@@ -57,9 +60,6 @@ impl Launcher {
         check_limits(limits)?;
         if self.sandboxes.contains_key(id) || self.waiting.iter().any(|waiting| waiting.sandbox == id) {
             return refuse(FailureKind::Exists, format!("sandbox {id} exists already"));
-        }
-        if let Some(kept) = self.kept.get(id).filter(|kept| kept.image != image) {
-            return refuse(FailureKind::Invalid, format!("the files of sandbox {id} belong to image {}", kept.image));
         }
         if self.stopping.is_some() {
             return refuse(FailureKind::System, "the launcher is shutting down".to_owned());
@@ -157,7 +157,9 @@ impl Launcher {
     }
 
     pub(super) fn read_report(&mut self, id: &str) {
-        while let Some(report) = self.sandboxes.get(id).and_then(|sandbox| sandbox.report.as_ref()) {
+        // Two doors, one start or failure: a worker has no more to say.
+        for _ in 0..MOST_REPORTS {
+            let Some(report) = self.sandboxes.get(id).and_then(|sandbox| sandbox.report.as_ref()) else { return };
             match socket::receive::<Report>(report.as_fd()) {
                 Ok((report, descriptor)) => self.reported(id, report, descriptor),
                 Err(SocketError::NotReady) => return,
@@ -184,7 +186,8 @@ impl Launcher {
                 *place = Some(Rc::new(descriptor));
             }
             (Report::Started { pid }, Some(descriptor)) => {
-                let Some(pid) = Pid::from_raw(pid) else { return };
+                // Once: what a worker has made shares its socket until it executes the guest.
+                let Some(pid) = Pid::from_raw(pid).filter(|_| sandbox.init.is_none()) else { return };
                 sandbox.init = Some(Init { pid, descriptor });
                 // One that is ending already was over time while this was on its way: it is killed anyway.
                 if let Phase::Starting { request, .. } = sandbox.phase {

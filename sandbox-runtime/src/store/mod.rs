@@ -8,6 +8,7 @@
 //!   tmp/                         half-made things; emptied by the next import       0700
 //!   sandboxes/<id>/              files of sandboxes, owned by the launcher          0700
 //!   trash/                       being removed by the launcher                      0700
+//!   lost/                        files of sandboxes whose record is damaged         0700
 //! ```
 //!
 //! A thing is made under `tmp/`, synced and renamed into place, so that a crash leaves nothing half-made. Layers
@@ -280,6 +281,11 @@ impl Store {
     /// Where the files of all sandboxes lie.
     pub(crate) fn sandboxes(&self) -> PathBuf {
         self.root.join("sandboxes")
+    }
+
+    /// Where files lie that nobody knows the owner of.
+    pub(crate) fn lost(&self) -> PathBuf {
+        self.root.join("lost")
     }
 
     /// Where files wait for their removal.

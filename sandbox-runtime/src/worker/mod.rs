@@ -6,7 +6,8 @@
 //! record, upper and work directory
 //! namespace pair ─────────────► door sockets to the launcher
 //! own mount namespace, tmpfs, overlay, checks of the tree, pivot into the tmpfs
-//! specification, build, limits, start ─► process descriptor of PID 1 to the launcher
+//! limits of memory, processes, devices
+//! specification, build, limit of processor time, start ─► process descriptor of PID 1 to the launcher
 //! sync the record, exit
 //! ```
 //!
@@ -38,6 +39,7 @@ use crate::process;
 use crate::step::{Step, failure};
 use crate::store::{ImageId, Store, StoreError};
 use executor::Guest;
+pub(crate) use overlay::UPPER;
 use record::Record;
 
 /// What a worker is to make.
@@ -116,6 +118,7 @@ impl Worker<'_> {
         overlay::mount(&layers, &files, pair.user.as_fd())?;
         overlay::check_tree(record.uid_base)?;
         staging.leave_host()?;
+        groups.limit(self.job.limits)?;
         self.start(&pair, &groups)?;
         Ok(written)
     }
@@ -151,7 +154,7 @@ impl Worker<'_> {
             .ok_or_else(|| failure(FailureKind::System, "build container", format!("no process{}", log.tail())))?;
         // This process is its parent and does not reap it: the number cannot have been reused.
         let descriptor = pidfd_open(first, PidfdFlags::empty()).step("open process", || format!("{first:?}"))?;
-        groups.limit(self.job.limits)?;
+        groups.limit_cpu(self.job.limits)?;
         container.start().map_err(|error| failed("start container", &error))?;
         self.tell(&Report::Started { pid: first.as_raw_nonzero().get() }, Some(&descriptor))
     }
@@ -187,7 +190,7 @@ fn make_files(files: &Path, record: &Record) -> Result<record::Written, Failure>
     make(files, 0o700, 0)?;
     let written = record.write(files)?;
     // An existing upper keeps its owner: the sandbox may have changed that of its own root.
-    for (name, mode) in [(overlay::UPPER, 0o755), (overlay::WORK, 0o700)] {
+    for (name, mode) in [(UPPER, 0o755), (overlay::WORK, 0o700)] {
         let directory = files.join(name);
         if !directory.exists() {
             make(&directory, mode, record.uid_base)?;

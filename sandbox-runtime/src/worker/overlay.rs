@@ -21,7 +21,7 @@ use crate::process::last_errno;
 use crate::step::{Step, failure};
 
 /// Name of the writable layer beside the record.
-pub(super) const UPPER: &str = "upper";
+pub(crate) const UPPER: &str = "upper";
 /// Name of overlayfs' scratch directory beside the record.
 pub(super) const WORK: &str = "work";
 

@@ -71,6 +71,8 @@ const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::
 /// The profile as part of an OCI specification.
 pub(super) fn profile() -> Value {
     let mut rules = vec![refuse(REFUSED, libc::EPERM), refuse(ABSENT, libc::ENOSYS)];
+    // Limits of other processes: PID 1 with fewer descriptors could end nothing any more. 0 is the caller itself.
+    rules.push(refuse_with(&["prlimit64"], libc::EPERM, json!([at_least(0, 1)])));
     for flag in NEW_NAMESPACES {
         let with_flag = json!([{"index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"}]);
         rules.push(refuse_with(&["clone"], libc::EPERM, with_flag));

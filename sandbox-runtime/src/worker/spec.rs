@@ -77,6 +77,9 @@ fn process() -> Value {
         "user": {"uid": 0, "gid": 0},
         "args": ["ostler-guest"],
         "cwd": "/",
+        // Without it libcontainer asks the C library for root's home after it has entered the sandbox's root, and the C
+        // library loads code from there (as in CVE-2019-14271). The guest itself gets an environment of its own.
+        "env": ["HOME=/root"],
         "noNewPrivileges": true,
         "oomScoreAdj": OOM_SCORE,
         "capabilities": {
@@ -106,6 +109,11 @@ fn mounts() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_needs_to_look_up_a_home_in_the_sandbox() {
+        assert_eq!(process()["env"], json!(["HOME=/root"]));
+    }
 
     #[test]
     fn no_capability_can_be_inherited() {

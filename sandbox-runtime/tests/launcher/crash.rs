@@ -129,3 +129,55 @@ async fn a_request_ends_with_the_connection() {
     let lost = launcher.reclaim(&bench.id(1)).await.unwrap_err();
     assert!(words(&lost).contains("the connection to the launcher ended"), "{}", words(&lost));
 }
+
+#[tokio::test]
+async fn a_damaged_record_neither_gives_foreign_uids_nor_loses_the_files() {
+    let mut bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let id = bench.id(1);
+    let first = bench.create(&launcher, &id).await;
+    done(&first.control, "write /workspace/note kept");
+    let record = bench.files(&id).join("sandbox.json");
+    let right = fs::read_to_string(&record).unwrap();
+    let base = first.info.uid_base.to_string();
+    launcher.destroy(&id, Files::Keep).await.unwrap();
+    for (number, wrong) in [
+        right.replace(&base, &format!("{:>1$}", 0, base.len())),
+        right.replace(&base, "1000"),
+        right.replace("\"version\": 1", "\"version\": 9"),
+        String::new(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_ne!(wrong, right);
+        bench.kill_launcher();
+        fs::write(&record, &wrong).unwrap();
+        bench.start();
+        let lost = bench.config.store.join("lost").join(format!("{id}.{number}"));
+        assert_eq!(fs::read_to_string(lost.join("upper/workspace/note")).unwrap(), "kept", "{}", bench.log());
+        assert!(!bench.files(&id).exists());
+        // The same id begins anew, with uids of ours; then the old files take its place for the next round.
+        let (launcher, _) = bench.connect(2 + number as u64).await;
+        let again = bench.create(&launcher, &id).await;
+        assert!(!again.info.restored && again.info.uid_base >= bench.config.uid_first);
+        launcher.destroy(&id, Files::Remove).await.unwrap();
+        fs::rename(&lost, bench.files(&id)).unwrap();
+        fs::create_dir(&lost).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn kept_files_go_on_with_the_image_that_they_were_made_from() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let id = bench.id(1);
+    done(&bench.create(&launcher, &id).await.control, "write /workspace/note kept");
+    launcher.destroy(&id, Files::Keep).await.unwrap();
+    // The name now stands for another image, which this store does not even have.
+    let other = format!("sha256:{}", "0".repeat(64));
+    let again = launcher.create(&id, &other, LIMITS, PATIENCE).await.unwrap();
+    assert_eq!(done(&again.control, "read /workspace/note"), "kept");
+    let unknown = launcher.create(&bench.id(2), &other, LIMITS, PATIENCE).await.unwrap_err();
+    assert!(words(&unknown).contains("unknown image"), "{}", words(&unknown));
+}

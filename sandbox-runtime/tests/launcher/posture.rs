@@ -189,3 +189,32 @@ async fn a_tree_whose_dev_became_a_link_is_refused_and_the_host_is_untouched() {
         assert!(bench.files(&id).exists(), "a refused tree is kept");
     }
 }
+
+/// libcontainer must ask the C library for nobody's name or home in the sandbox's root, which would load code from there.
+#[tokio::test]
+async fn no_user_database_of_the_sandbox_is_opened_while_it_is_made() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let id = bench.id(1);
+    bench.create(&launcher, &id).await;
+    launcher.destroy(&id, Files::Keep).await.unwrap();
+    let etc = bench.files(&id).join("upper/etc");
+    fs::create_dir_all(&etc).unwrap();
+    for name in ["nsswitch.conf", "passwd", "group"] {
+        // Opening one of these waits for ever.
+        let path = std::ffi::CString::new(etc.join(name).into_os_string().into_encoded_bytes()).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    }
+    let started = launcher.create(&id, &bench.image, LIMITS, std::time::Duration::from_secs(5)).await.unwrap();
+    done(&started.control, "ping");
+}
+
+#[tokio::test]
+async fn a_process_cannot_change_the_limits_of_another() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let started = bench.create(&launcher, &bench.id(1)).await;
+    let prlimit = |pid: i64| format!("syscall {} {pid} {} 0 0", libc::SYS_prlimit64, libc::RLIMIT_NOFILE);
+    assert_eq!(done(&started.control, &prlimit(1)), libc::EPERM.to_string());
+    assert_eq!(done(&started.control, &prlimit(0)), "0");
+}

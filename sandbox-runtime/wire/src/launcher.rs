@@ -45,7 +45,8 @@ pub enum Request {
     Create {
         /// Bare lowercase ULID, chosen by the host.
         sandbox: String,
-        /// Digest of an image manifest in the store: `sha256:` and 64 hexadecimal digits.
+        /// Digest of an image manifest in the store: `sha256:` and 64 hexadecimal digits. Kept files go on with the image
+        /// that they were made from.
         image: String,
         /// Limits of the whole sandbox.
         limits: Limits,

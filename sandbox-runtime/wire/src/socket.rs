@@ -125,7 +125,8 @@ pub fn receive_in<T: DeserializeOwned>(
             }
         }
     }
-    if received.flags.contains(ReturnFlags::CTRUNC) {
+    // With none at all it is this process that has no room for one more: the message then counts without it.
+    if received.flags.contains(ReturnFlags::CTRUNC) && descriptor.is_some() {
         return Err(SocketError::Violation("more descriptors than fit"));
     }
     if received.bytes == 0 {

@@ -266,6 +266,30 @@ async fn a_full_disk_under_the_forge_keeps_the_work_in_the_workspace_until_there
 }
 
 #[tokio::test]
+async fn a_turn_that_meets_a_full_disk_goes_on_by_itself_when_there_is_room() -> Result<()> {
+    let long = shell("echo kept > kept.txt; sync; sleep 1; head -c 60000 /dev/zero | tr '\\0' x");
+    let (mut host, session, small) = host_on_full("sessions", script(&[&long, END])).await?;
+    small.free()?;
+    host.client.prompt(session, "work").await?;
+    host.client.wait_for_running_tool(session).await?;
+    small.fill_to_the_brim()?;
+    let deadline = std::time::Instant::now() + ostler_tests::client::PATIENCE;
+    while !host.log().contains("the session sleeps") {
+        anyhow::ensure!(std::time::Instant::now() < deadline, "the disk was never met: {}", host.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    small.free()?;
+    let events = host.client.wait_until_idle(session).await?;
+    for (event, number) in events.iter().zip(1..) {
+        assert_eq!(event.seq, number, "the log has no gaps");
+    }
+    let opened = events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. }));
+    assert!(opened, "the work is published: {events:#?}");
+    host.stop()?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_the_prompt_and_loses_nothing() -> Result<()> {
     let mut host = Host::start(HostOptions { script: script(&[END]), ..HostOptions::default() }).await?;
     Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;

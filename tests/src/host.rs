@@ -206,8 +206,14 @@ impl Host {
 
     /// SIGTERM; waits until the host has ended everything and returns its exit code.
     pub fn stop(&mut self) -> Result<Option<i32>> {
-        let Some(mut child) = self.child.take() else { return Ok(None) };
+        let Some(child) = &self.child else { return Ok(None) };
         send_signal(child.id(), rustix::process::Signal::TERM)?;
+        self.wait_for_end()
+    }
+
+    /// Waits until the host has ended, and returns its exit code.
+    pub fn wait_for_end(&mut self) -> Result<Option<i32>> {
+        let Some(mut child) = self.child.take() else { return Ok(None) };
         let deadline = std::time::Instant::now() + END;
         loop {
             if let Some(status) = child.try_wait()? {

@@ -45,6 +45,7 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
         let message = "the host needs root: it makes sandboxes (namespaces, mounts, control groups)";
         return Err(AppError::new(message, "start it as root; everything but its launcher then runs as `ostler`"));
     }
+    privileges::raise_limits();
     let layout = Layout::at(&config.data)?;
     let model = model(&config)?;
     let listener = bind(&config)?;

@@ -23,6 +23,15 @@ pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Takes as many descriptors as this process may have: each living sandbox, open log and connection needs some.
+pub(super) fn raise_limits() {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let raised = rustix::process::Rlimit { current: files, maximum: files };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays low");
+    }
+}
+
 /// The host's system user, made where it is missing.
 pub(super) fn host_user() -> Result<User, AppError> {
     if let Some(user) = find(USER)? {

@@ -274,7 +274,7 @@ impl Git {
         request: OwnedSemaphorePermit,
         settle: futures::future::BoxFuture<'static, ()>,
     ) -> Result<Transfer, Refused> {
-        let process = self.forge.permit().await?;
+        let process = self.forge.permit_for(&self.access).await?;
         Ok(Transfer { command, input, deadline: self.forge.limits().transfer, permits: (process, request), settle })
     }
 }

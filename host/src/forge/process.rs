@@ -46,7 +46,13 @@ const SETTINGS: &[&str] = &[
     "receive.fsck.badTimezone=ignore",
     "receive.advertisePushOptions=false",
     "uploadpack.allowFilter=true",
+    // Larger files are streamed and never compared: what a client pushed decides how much memory a diff takes.
+    "core.bigFileThreshold=16m",
 ];
+
+/// Most bytes that git takes for one object that is not a file, or for one buffer. A few kilobytes of a pack can stand for
+/// gigabytes of a commit.
+const ALLOCATION: &str = "256m";
 
 /// A git command on one repository, or on none.
 pub(super) fn git(search_path: &OsStr, repository: Option<&Path>, settings: &[String]) -> Command {
@@ -81,6 +87,7 @@ fn environment(search_path: &OsStr) -> Vec<(&'static str, &OsStr)> {
         ("GIT_NO_REPLACE_OBJECTS", "1"),
         ("GIT_NO_LAZY_FETCH", "1"),
         ("GIT_OPTIONAL_LOCKS", "0"),
+        ("GIT_ALLOC_LIMIT", ALLOCATION),
         // Later versions of git change both defaults.
         ("GIT_DEFAULT_HASH", "sha1"),
         ("GIT_DEFAULT_REF_FORMAT", "files"),

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::process::{self, Answer};
-use super::{BranchName, ForgeError, RepositoryName};
+use super::{Access, BranchName, ForgeError, RepositoryName};
 
 /// Prefix of a repository that is being made; no repository name begins with a dot.
 const UNFINISHED: &str = ".new-";
@@ -40,7 +40,7 @@ pub struct ForgeLimits {
     pub idle: Duration,
     /// Time for a query, such as a diff (30 s).
     pub query: Duration,
-    /// Git processes at the same time, for everyone (32).
+    /// Git processes at the same time for the host and the holders of its token, and as many for all sandboxes (32).
     pub processes: usize,
     /// Git requests at the same time, for one router (8).
     pub requests: usize,
@@ -73,6 +73,8 @@ pub(super) struct Inner {
     search_path: OsString,
     limits: ForgeLimits,
     pub(super) processes: Arc<Semaphore>,
+    /// For what sandboxes ask: slow ones must not keep the host and its people from git.
+    pub(super) for_sessions: Arc<Semaphore>,
 }
 
 /// A repository of the forge.
@@ -118,7 +120,8 @@ impl Forge {
         }
         let search_path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let processes = Arc::new(Semaphore::new(limits.processes));
-        Ok(Self { inner: Arc::new(Inner { root, search_path, limits, processes }) })
+        let for_sessions = Arc::new(Semaphore::new(limits.processes));
+        Ok(Self { inner: Arc::new(Inner { root, search_path, limits, processes, for_sessions }) })
     }
 
     /// Makes an empty repository whose default branch is `main`, or finds the one that is there. A crash leaves all of
@@ -259,8 +262,20 @@ impl Forge {
 
     /// A place among the permitted git processes; waits for one, within the time of a query.
     pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, ForgeError> {
+        self.place(&self.inner.processes).await
+    }
+
+    /// [`Self::permit`] for what clients with `access` ask.
+    pub(super) async fn permit_for(&self, access: &Access) -> Result<OwnedSemaphorePermit, ForgeError> {
+        match access {
+            Access::Full => self.permit().await,
+            Access::Session { .. } => self.place(&self.inner.for_sessions).await,
+        }
+    }
+
+    async fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ForgeError> {
         let busy = ForgeError::Busy { processes: self.inner.limits.processes };
-        let permit = tokio::time::timeout(self.inner.limits.query, self.inner.processes.clone().acquire_owned()).await;
+        let permit = tokio::time::timeout(self.inner.limits.query, Arc::clone(places).acquire_owned()).await;
         permit.ok().and_then(Result::ok).ok_or(busy)
     }
 

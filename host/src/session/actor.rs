@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ostler_protocol::api::{PromptAccepted, SessionView};
-use ostler_protocol::{Delta, ErrorCode, EventBody, SessionId, TurnId};
+use ostler_protocol::{CallId, Delta, ErrorCode, EventBody, SessionId, TurnId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::effects;
@@ -108,6 +109,8 @@ pub(super) struct Actor {
     wakefulness: Wakefulness,
     /// How often it fell asleep since it last went on.
     naps: u32,
+    /// When it looks again whether it can go on.
+    wake_at: Instant,
 }
 
 /// Whether the state in memory is what the log says, and the acts that follow from it are under way.
@@ -157,6 +160,7 @@ impl Actor {
             stop_waiters: Vec::new(),
             wakefulness: Wakefulness::Folded,
             naps: 0,
+            wake_at: Instant::now() + NAP,
         };
         tokio::spawn(actor.run());
         handle
@@ -184,7 +188,12 @@ impl Actor {
         if self.wakefulness == Wakefulness::Awake {
             return self.messages.recv().await;
         }
-        tokio::time::timeout(NAP, self.messages.recv()).await.unwrap_or(Some(Message::Wake))
+        // A time, not a span: who only looks at the session must not keep it asleep.
+        let woken = tokio::time::timeout_at(self.wake_at, self.messages.recv()).await;
+        woken.unwrap_or_else(|_| {
+            self.wake_at = Instant::now() + NAP;
+            Some(Message::Wake)
+        })
     }
 
     /// Makes the state in memory what the log says.
@@ -216,6 +225,7 @@ impl Actor {
     async fn fall_asleep(&mut self, broken: &Broken) {
         self.wakefulness = Wakefulness::Forgotten;
         self.naps += 1;
+        self.wake_at = Instant::now() + NAP;
         if self.naps > 1 {
             tracing::debug!(session = %self.session, naps = self.naps, error = %chain(&broken.0), "it sleeps on");
             // Nothing was begun since: what there was ended with the first nap.
@@ -283,6 +293,7 @@ impl Actor {
                 }
             }
             Message::Note { body, durable } => {
+                self.state.apply(&body);
                 self.append(vec![body]).await?;
                 let _ = durable.send(());
             }
@@ -346,7 +357,16 @@ impl Actor {
 
     async fn commit(&mut self, step: Step) -> Result<(), Broken> {
         let starts = step.append.iter().any(|body| matches!(body, EventBody::TurnStarted { .. }));
+        let ran = |body: &EventBody| match body {
+            EventBody::ToolFinished { call, exit_status: Some(_), .. } => Some(*call),
+            _ => None,
+        };
+        let ended: Vec<CallId> = step.append.iter().filter_map(ran).collect();
         self.append(step.append).await?;
+        // Only now may the sandbox forget them: until here it was the one that knew how they ended.
+        if let Some(workspace) = self.workspace.clone().filter(|_| !ended.is_empty()) {
+            self.acts.spawn(async move { workspace.forget(ended).await });
+        }
         // A step may end one turn and begin the next: the cancellation is the old one's.
         if step.acts.contains(&Act::Cancel) {
             self.cancel.cancel();

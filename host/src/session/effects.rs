@@ -41,7 +41,7 @@ pub(super) struct Job {
     pub(super) cancel: CancellationToken,
     pub(super) workspace: Option<Arc<Workspace>>,
     /// Whether the session ever had a workspace, so that its files hold work.
-    had_workspace: bool,
+    pub(super) had_workspace: bool,
     pub(super) deltas: broadcast::Sender<Delta>,
     mailbox: mpsc::Sender<Message>,
 }
@@ -139,7 +139,7 @@ pub(super) fn spawn(actor: &mut Actor, act: Act) {
             let work = publish::Work {
                 title: actor.state.title.clone(),
                 description: last_answer(&actor.state.conversation),
-                used_tools: used_tools(&actor.state.conversation),
+                published: actor.state.published.clone(),
             };
             Box::pin(publish::publish(Job { author, ..job.clone() }, turn, work))
         }
@@ -293,12 +293,6 @@ fn last_answer(conversation: &[Said]) -> String {
         _ => None,
     });
     texts.into_iter().next().unwrap_or_default()
-}
-
-/// Whether a tool ran since the last prompt.
-fn used_tools(conversation: &[Said]) -> bool {
-    let turn = conversation.iter().rev().take_while(|message| !matches!(message, Said::User { .. }));
-    turn.into_iter().any(|message| matches!(message, Said::Tool { .. }))
 }
 
 pub(super) fn milliseconds(duration: Duration) -> u64 {

@@ -68,13 +68,12 @@ impl State {
             EventBody::WorkspaceLost { .. } => self.workspace = Workspace::None,
             EventBody::PullRequestOpened { pull_request, .. } | EventBody::PullRequestUpdated { pull_request, .. } => {
                 self.pull_request = Some(*pull_request);
+                self.published = self.pushed.clone();
                 self.publishing = None;
             }
             EventBody::PublishSkipped { .. } => self.publishing = None,
-            EventBody::Decided { .. }
-            | EventBody::BranchPushed { .. }
-            | EventBody::Notice { .. }
-            | EventBody::Unknown => {}
+            EventBody::BranchPushed { commit, .. } => self.pushed = Some(commit.clone()),
+            EventBody::Decided { .. } | EventBody::Notice { .. } | EventBody::Unknown => {}
         }
     }
 

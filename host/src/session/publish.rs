@@ -26,8 +26,8 @@ pub(super) struct Work {
     pub(super) title: String,
     /// The agent's last words.
     pub(super) description: String,
-    /// Whether the turn used a tool.
-    pub(super) used_tools: bool,
+    /// Commit that the pull request ends with, where there is one.
+    pub(super) published: Option<String>,
 }
 
 /// Publishes the work of a turn.
@@ -57,7 +57,7 @@ impl Skipped {
 
 async fn steps(job: &Job, turn: TurnId, work: &Work) -> Result<EventBody, Skipped> {
     let Some(workspace) = &job.workspace else {
-        return Err(if work.used_tools {
+        return Err(if job.had_workspace {
             Skipped::failed(ErrorCode::SandboxFailed, "the sandbox is gone; its files are kept for the next prompt")
         } else {
             Skipped::nothing("nothing was changed")
@@ -74,6 +74,10 @@ async fn steps(job: &Job, turn: TurnId, work: &Work) -> Result<EventBody, Skippe
         }
     };
     fault::point("publish.pushed");
+    // What the log says, not what the forge has: after a crash in the middle the pull request is still to be opened.
+    if work.published.as_ref() == Some(&commit) {
+        return Err(Skipped::nothing("nothing was changed"));
+    }
     check_arrived(job, &commit).await?;
     let pushed = EventBody::BranchPushed { branch: job.identity.branch.clone(), commit: commit.clone() };
     if !job.note(pushed).await {

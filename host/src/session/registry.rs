@@ -74,7 +74,7 @@ impl Registry {
     }
 
     pub(super) async fn submit(
-        &self,
+        self: &Arc<Self>,
         session: SessionId,
         prompt: SubmitPrompt,
     ) -> Result<ostler_protocol::api::PromptAccepted, SessionError> {
@@ -99,20 +99,24 @@ impl Registry {
         self.ask(session, |reply| Message::Submit { prompt, reply }).await
     }
 
-    pub(super) async fn view(&self, session: SessionId) -> Result<SessionView, SessionError> {
+    pub(super) async fn view(self: &Arc<Self>, session: SessionId) -> Result<SessionView, SessionError> {
         self.ask(session, |reply| Message::View { reply }).await
     }
 
-    pub(super) async fn stop(&self, session: SessionId) -> Result<SessionView, SessionError> {
+    pub(super) async fn stop(self: &Arc<Self>, session: SessionId) -> Result<SessionView, SessionError> {
         self.ask(session, |reply| Message::Stop { reply }).await
     }
 
-    pub(super) async fn borrow(&self, session: SessionId) -> Result<Option<Arc<Workspace>>, SessionError> {
+    pub(super) async fn borrow(self: &Arc<Self>, session: SessionId) -> Result<Option<Arc<Workspace>>, SessionError> {
         self.ask(session, |reply| Message::Borrow { reply }).await
     }
 
     /// Asks an actor and waits for its answer, with a deadline.
-    async fn ask<T>(&self, session: SessionId, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, SessionError> {
+    async fn ask<T>(
+        self: &Arc<Self>,
+        session: SessionId,
+        message: impl FnOnce(Reply<T>) -> Message,
+    ) -> Result<T, SessionError> {
         let handle = self.handle(session).await?;
         let (reply, answer) = oneshot::channel();
         let asked = async {
@@ -130,13 +134,24 @@ impl Registry {
 
     /// The actor of a session, started from its log where it does not run. One session that is slow to start delays
     /// only those who ask for it.
-    pub(super) async fn handle(&self, session: SessionId) -> Result<Handle, SessionError> {
+    pub(super) async fn handle(self: &Arc<Self>, session: SessionId) -> Result<Handle, SessionError> {
         let slot = Arc::clone(self.slots().entry(session).or_default());
-        let started = slot.get_or_try_init(|| self.start(session)).await.cloned();
-        if started.is_err() {
-            self.forget(session, &slot);
+        if let Some(handle) = slot.get() {
+            return Ok(handle.clone());
         }
-        started
+        // In a task of its own: a caller that goes away in the middle must not leave a sandbox that was claimed already to
+        // nobody.
+        let registry = Arc::clone(self);
+        let starting = tokio::spawn(async move {
+            let started = slot.get_or_try_init(|| registry.start(session)).await.cloned();
+            if started.is_err() {
+                registry.forget(session, &slot);
+            }
+            started
+        });
+        let failed =
+            |error| SessionError::new(ErrorCode::Internal, "the session could not be started").with_source(error);
+        starting.await.map_err(failed)?
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Slot>> {

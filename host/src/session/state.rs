@@ -28,6 +28,10 @@ pub struct State {
     pub title: String,
     /// Its pull request.
     pub pull_request: Option<PullRequestId>,
+    /// Commit that was pushed last.
+    pub pushed: Option<String>,
+    /// Commit that the pull request ends with.
+    pub published: Option<String>,
     /// Whether the last turn failed.
     pub failed: bool,
     /// Whether there ever was a workspace: its files then hold work that a clone must not touch.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ostler_protocol::event::{Blob, ToolCall, ToolOutcome};
 use ostler_protocol::{CallId, TurnId};
+use ostler_sandbox::fault;
 
 use super::effects::{Job, decided, fragment, milliseconds};
 use super::state::{Input, ToolDecision, ToolResult};
@@ -77,6 +78,9 @@ pub(super) async fn adopt(job: Job, turn: TurnId, wanted: ToolCall) -> Option<In
         Ok(Some(output)) => output,
         // The guest answers in order and remembers every command, so one that it does not know never reached it. The
         // other tools may be done twice, except an edit, which would not find what it replaced.
+        Ok(None) if job.cancel.is_cancelled() => {
+            ToolOutput { outcome: ToolOutcome::Stopped, ..ToolOutput::done("not run: the turn was stopped before it") }
+        }
         Ok(None) if tool != "edit_file" => match &hands {
             Some(hands) => tools::run(hands, call, &tool, &arguments).await,
             None => unknown("there is no sandbox"),
@@ -119,6 +123,7 @@ async fn tool_result(job: &Job, ended: Ended) -> ToolResult {
             Err(_) => text.push_str("\n(only this part could be kept)"),
         }
     }
+    fault::point("tool.unnoted");
     let (outcome, exit_status) = (ran.outcome, ran.exit_status);
     let event = ToolAfter { scope: job.scope(), turn, call, tool, arguments, outcome, exit_status, output: text, took };
     let decision = job.generation.tool_execute_after(event).await;

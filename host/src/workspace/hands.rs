@@ -55,7 +55,7 @@ impl TurnHands {
     }
 
     /// What became of a command that an earlier host started: waits for its end where it still runs. `None` where the
-    /// sandbox knows nothing of it.
+    /// sandbox knows nothing of it: it never came there, because what ended is forgotten only when that is in the log.
     pub async fn adopt(&self, call: CallId) -> Result<Option<ToolOutput>, HandsError> {
         match self.workspace.guest.attach(&call.to_string(), 0).await {
             Ok(running) => self.follow_within(call, running, ADOPTED).await.map(Some),
@@ -110,8 +110,6 @@ impl TurnHands {
             }
         }
         .map_err(hands_error)?;
-        // The row was needed only until its outcome was known; an error here is the link's, and shows at its next use.
-        let _ = self.workspace.guest.forget(&name).await;
         let Some(exit) = row.exit else { return Err(HandsError::Gone("the guest lost the call".into())) };
         let (outcome, truncated) = match exit.cause {
             ExitCause::Exited => (ToolOutcome::Done, false),

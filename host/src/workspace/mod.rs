@@ -11,9 +11,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ostler_protocol::SessionId;
-use ostler_sandbox::client::{Deadlines, Guest, Launcher, Started};
+use ostler_protocol::{CallId, SessionId};
+use ostler_sandbox::client::{Deadlines, Guest, Launcher, LauncherClientError, Started};
 use ostler_sandbox::fault;
+use ostler_sandbox::wire::FailureKind;
 use ostler_sandbox::wire::launcher::{Files, Limits};
 
 use crate::door::{Door, DoorEvent};
@@ -72,6 +73,14 @@ impl Workspace {
         self.instance
     }
 
+    /// Lets the sandbox drop what it knows of commands that ended. One that it does not know is no error, nor is a broken
+    /// link, which shows at its next use.
+    pub async fn forget(&self, calls: Vec<CallId>) {
+        for call in calls {
+            let _ = self.guest.forget(&call.to_string()).await;
+        }
+    }
+
     /// What the sandbox wanted from the network and was refused. Ends with the workspace.
     #[must_use]
     pub fn refusals(&self) -> tokio::sync::broadcast::Receiver<DoorEvent> {
@@ -110,10 +119,17 @@ impl Workspaces {
         let began = Instant::now();
         let sandbox = purpose.session.bare();
         let launcher = &self.inner.launcher;
-        let started = launcher
-            .create(&sandbox, &self.inner.image, self.inner.limits, CREATE_DEADLINE)
-            .await
-            .map_err(|source| WorkspaceError::Create { source })?;
+        let create = || launcher.create(&sandbox, &self.inner.image, self.inner.limits, CREATE_DEADLINE);
+        let failed = |source| WorkspaceError::Create { source };
+        let started = match create().await {
+            // One of this session that nobody could take up again, or that is still ending: it has no other owner.
+            Err(LauncherClientError::Refused { source, .. }) if source.kind == FailureKind::Exists => {
+                tracing::warn!(%sandbox, "ending a sandbox that its session had lost");
+                self.end(purpose.session).await?;
+                create().await.map_err(failed)?
+            }
+            created => created.map_err(failed)?,
+        };
         fault::point("workspace.made");
         let restored = started.info.restored;
         match self.open(purpose, started, restored && had_workspace).await {

@@ -32,7 +32,9 @@ if [ "$(git config --local --get ostler.base 2>/dev/null)" = "$OSTLER_COMMIT" ];
 rm -rf .git
 git init --quiet --initial-branch "$OSTLER_BRANCH" .
 git remote add origin "$OSTLER_URL"
-git fetch --quiet --no-tags origin "+refs/heads/$OSTLER_BASE:refs/remotes/origin/$OSTLER_BASE"
+git fetch --quiet --no-tags origin "+refs/heads/$OSTLER_BASE:refs/remotes/origin/$OSTLER_BASE" || true
+# The branch may have moved away from it since, or be gone.
+if ! git cat-file -e "$OSTLER_COMMIT^{commit}" 2>/dev/null; then git fetch --quiet --no-tags origin "$OSTLER_COMMIT"; fi
 git reset --quiet --hard "$OSTLER_COMMIT"
 git config --local ostler.base "$OSTLER_COMMIT"
 echo cloned
@@ -77,6 +79,16 @@ struct Script<'a> {
     author: Option<&'a Person>,
     /// Exit statuses besides 0 that are no failure.
     also: &'a [i32],
+    cut: Cut,
+}
+
+/// What it means that a script wrote more than it may.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// What it wrote until then is the answer.
+    Counts,
+    /// It failed.
+    Fails,
 }
 
 /// What a commit says.
@@ -107,21 +119,36 @@ impl Workspace {
             ("OSTLER_COMMIT", purpose.base_commit.clone()),
             ("OSTLER_BRANCH", purpose.branch.clone()),
         ];
-        let clone = Script { doing: "clone the repository", text: CLONE, values: &values, author: None, also: &[] };
+        let clone = Script {
+            doing: "clone the repository",
+            text: CLONE,
+            values: &values,
+            author: None,
+            also: &[],
+            cut: Cut::Fails,
+        };
         let (_, output) = self.run_script(&CallId::generate().to_string(), clone).await?;
         Ok(String::from_utf8_lossy(&output).contains("cloned"))
     }
 
     /// Removes what git commands of a sandbox that died have left locked.
     pub(super) async fn remove_stale_locks(&self) -> Result<(), WorkspaceError> {
-        let unlock = Script { doing: "remove stale locks", text: UNLOCK, values: &[], author: None, also: &[] };
+        let unlock =
+            Script { doing: "remove stale locks", text: UNLOCK, values: &[], author: None, also: &[], cut: Cut::Fails };
         self.run_script(&CallId::generate().to_string(), unlock).await.map(|_| ())
     }
 
     /// The difference to the base commit, at most `max` bytes; the second part is whether it was cut.
     pub async fn diff(&self, max: usize) -> Result<(String, bool), WorkspaceError> {
         let values = [("OSTLER_COMMIT", self.purpose.base_commit.clone())];
-        let diff = Script { doing: "read the difference", text: DIFF, values: &values, author: None, also: &[] };
+        let diff = Script {
+            doing: "read the difference",
+            text: DIFF,
+            values: &values,
+            author: None,
+            also: &[],
+            cut: Cut::Counts,
+        };
         let (_, mut output) = self.run_script(&CallId::generate().to_string(), diff).await?;
         let cut = output.len() > max;
         output.truncate(max);
@@ -137,7 +164,14 @@ impl Workspace {
             ("OSTLER_MESSAGE", commit.message),
         ];
         let author = Some(&commit.author);
-        let publish = Script { doing: "publish the work", text: PUBLISH, values: &values, author, also: &[NOTHING] };
+        let publish = Script {
+            doing: "publish the work",
+            text: PUBLISH,
+            values: &values,
+            author,
+            also: &[NOTHING],
+            cut: Cut::Fails,
+        };
         let call = format!("publish-{turn}");
         // One that failed may have failed with the host before this one.
         let ended = match self.adopt_script(&call, publish).await {
@@ -202,7 +236,8 @@ impl Workspace {
         // The row was needed only until its outcome was known; an error here is the link's, and shows at its next use.
         let _ = self.guest.forget(&running.call).await;
         let (status, cause) = row.exit.map_or((-1, ExitCause::Stopped), |exit| (exit.status, exit.cause));
-        if cause == ExitCause::Exited && (status == 0 || script.also.contains(&status)) {
+        let exited = cause == ExitCause::Exited && (status == 0 || script.also.contains(&status));
+        if exited || cause == ExitCause::OutputLimit && script.cut == Cut::Counts {
             return Ok((status, output));
         }
         Err(WorkspaceError::Script { doing, status, output: tail(&output) })

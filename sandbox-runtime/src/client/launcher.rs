@@ -139,6 +139,11 @@ impl Launcher {
         self.ask("shut down the launcher", Request::Shutdown, SLOW).await?.done("shut down the launcher")
     }
 
+    /// Returns when the connection has ended: the launcher is gone, or broke the protocol. There is no way back to it.
+    pub async fn gone(&self) {
+        self.commands.closed().await;
+    }
+
     /// Sandboxes that end by themselves from now on. The channel closes when the connection ends; a receiver
     /// that is too slow is told how many it has missed.
     #[must_use]

@@ -134,6 +134,43 @@ async fn a_git_lock_that_outlived_its_sandbox_does_not_keep_the_work_from_being_
 }
 
 #[tokio::test]
+async fn a_command_that_ended_before_its_result_was_in_the_log_is_not_run_again() -> Result<()> {
+    let turns = script(&[
+        &shell("echo ran >> count; wc -l < count"),
+        &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"^1\" }}]\n{END}"),
+    ]);
+    let (mut host, _) = Host::with_session(turns).await?;
+    host.stop()?;
+    host.arm("tool.unnoted");
+    host.launch().await?;
+    let session = host.client.create_session("demo").await?.id;
+    host.client.prompt(session, "count").await?;
+    host.wait_for_fault()?;
+    host.launch().await?;
+    let events = host.client.wait_until_idle(session).await?;
+    assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
+    assert_eq!(tool_outcomes(&events).len(), 1, "{events:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_whose_launcher_dies_says_so_and_ends_and_the_next_one_goes_on() -> Result<()> {
+    let turns = script(&[&shell("echo kept > kept.txt; sync; sleep 4000"), END]);
+    let (mut host, session) = Host::with_session(turns).await?;
+    host.client.prompt(session, "hang").await?;
+    host.client.wait_for_running_tool(session).await?;
+    wait_for_file(&host, "kept.txt")?;
+    super::clean_up::kill_process(super::clean_up::launcher_pid(&host)?)?;
+    assert_eq!(host.wait_for_end()?, Some(6), "{}", host.log());
+    assert!(host.log().contains("error: the launcher is gone"), "{}", host.log());
+    host.launch().await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let opened = events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. }));
+    assert!(opened, "the kept file is published: {events:#?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_sandbox_that_dies_under_a_tool_is_replaced_with_its_files_and_the_turn_goes_on() -> Result<()> {
     let turns = script(&[
         &shell("echo kept > kept.txt; sync; sleep 4000"),

@@ -130,6 +130,43 @@ async fn a_follow_up_goes_on_in_the_same_workspace_and_updates_the_pull_request(
 }
 
 #[tokio::test]
+async fn a_follow_up_that_changes_nothing_leaves_the_pull_request_as_it_is() -> Result<()> {
+    let turns = script(&[&shell("echo one > one.txt"), "say = \"One is there.\"", "say = \"It holds one line.\""]);
+    let (host, session) = Host::with_session(turns).await?;
+    host.client.prompt(session, "write").await?;
+    host.client.wait_until_idle(session).await?;
+    host.client.prompt(session, "what is in it?").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let Some(EventBody::PublishSkipped { reason, failure: None }) = events.last().map(|event| &event.body) else {
+        panic!("{events:#?}");
+    };
+    assert_eq!(reason, "nothing was changed");
+    let pulls: PullRequestList = serde_json::from_value(host.client.ok(Method::GET, "/v1/pull-requests", None).await?)?;
+    let [pull] = &pulls.pull_requests[..] else { panic!("{pulls:?}") };
+    assert_eq!(pull.body, "One is there.");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_starts_from_its_commit_where_the_branch_has_moved_away_from_it() -> Result<()> {
+    let (host, _) = Host::with_session(script(&[&shell("cat a"), END])).await?;
+    let repository = Repository::with("moving", FILES)?;
+    repository.push_to(&host.client).await?;
+    let session = host.client.create_session("moving").await?.id;
+    let bare = host.data().join("repositories/moving.git");
+    git(repository.folder.path(), &["commit", "--quiet", "--amend", "--allow-empty", "--message", "another"])?;
+    let header = format!("http.extraHeader=Authorization: Bearer {}", host.client.token);
+    let url = format!("{}/git/moving.git", host.client.url);
+    git(repository.folder.path(), &["-c", &header, "push", "--quiet", "--force", &url, "main"])?;
+    host.client.prompt(session, "look").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let base = base_of(&events);
+    assert_ne!(git(&bare, &["rev-parse", "main"])?.trim(), base);
+    assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_turn_that_changes_nothing_opens_no_pull_request() -> Result<()> {
     let turns = script(&[&shell("true"), END]);
     let host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;

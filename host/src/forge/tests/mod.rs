@@ -87,8 +87,10 @@ impl World {
     /// Waits until no git process of the forge is left and proves it.
     async fn assert_no_git(&self) {
         let all = u32::try_from(self.forge.limits().processes).unwrap();
-        let permits = self.forge.inner.processes.acquire_many(all);
-        drop(tokio::time::timeout(PATIENCE, permits).await.expect("git processes are left").unwrap());
+        for places in [&self.forge.inner.processes, &self.forge.inner.for_sessions] {
+            let permits = places.acquire_many(all);
+            drop(tokio::time::timeout(PATIENCE, permits).await.expect("git processes are left").unwrap());
+        }
         // What git itself started ends by the same signal, a moment later than git.
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while let Some(left) = self.git_below() {

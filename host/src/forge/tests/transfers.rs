@@ -135,7 +135,7 @@ async fn a_client_that_goes_away_leaves_no_git() {
     let mut first = [0; 4096];
     stream.read_exact(&mut first).await.unwrap();
     assert!(first.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&first));
-    assert!(world.forge.inner.processes.available_permits() < world.forge.limits().processes);
+    assert!(world.forge.inner.for_sessions.available_permits() < world.forge.limits().processes);
     drop(stream);
     world.assert_no_git().await;
     // A push that breaks off in the middle of its pack.
@@ -149,7 +149,7 @@ async fn a_client_that_goes_away_leaves_no_git() {
     );
     stream.write_all(&[request.as_bytes(), &body].concat()).await.unwrap();
     // Wait until git is at work.
-    while world.forge.inner.processes.available_permits() == world.forge.limits().processes {
+    while world.forge.inner.for_sessions.available_permits() == world.forge.limits().processes {
         tokio::task::yield_now().await;
     }
     drop(stream);
@@ -192,7 +192,7 @@ async fn a_busy_forge_says_so() {
     let forge = Forge::open_with(&world.folder.path().join("forge"), limits).unwrap();
     let world = World { forge, ..world };
     let served = world.serve(session()).await;
-    let permit = world.forge.inner.processes.clone().acquire_owned().await.unwrap();
+    let permit = world.forge.inner.for_sessions.clone().acquire_owned().await.unwrap();
     let (status, said) = post(&served, UPLOAD, "", b"0000").await;
     assert_eq!((status, String::from_utf8(said).unwrap().contains("busy")), (503, true));
     drop(permit);

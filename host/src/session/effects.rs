@@ -41,7 +41,7 @@ pub(super) struct Job {
     pub(super) cancel: CancellationToken,
     pub(super) workspace: Option<Arc<Workspace>>,
     /// Whether the session ever had a workspace, so that its files hold work.
-    pub(super) had_workspace: bool,
+    had_workspace: bool,
     pub(super) deltas: broadcast::Sender<Delta>,
     mailbox: mpsc::Sender<Message>,
 }

@@ -263,23 +263,21 @@ impl State {
 
     fn finish_turn(&mut self, step: &mut Step, outcome: TurnOutcome) {
         let Some(turn) = &self.turn else { return };
-        let (id, author) = (turn.id, turn.author.clone());
+        let id = turn.id;
         let open: Vec<CallId> = turn.calls.iter().map(|call| call.call).collect();
         for call in open {
             self.end_call(step, call, ToolResult::not_run(ToolOutcome::Stopped, "not run: the turn ended before it"));
         }
-        let publish = outcome == TurnOutcome::Done;
+        let done = outcome == TurnOutcome::Done;
         self.emit(step, EventBody::TurnFinished { turn: id, outcome });
-        if publish {
-            if self.workspace != Workspace::Ready && !self.had_workspace {
-                // No tool ever ran: there is nothing to publish, and the act says so.
-                step.acts.push(Act::Publish { turn: id, author });
-            } else {
-                self.publish(step);
-            }
-        } else {
-            self.start_next_turn(step);
+        if done && self.had_workspace {
+            return self.publish(step);
         }
+        if done {
+            // No tool can have run.
+            self.emit(step, EventBody::PublishSkipped { reason: "nothing was changed".into(), failure: None });
+        }
+        self.start_next_turn(step);
     }
 
     /// Publishes what waits for it, from the workspace, which is made again where it is gone: its files were kept.

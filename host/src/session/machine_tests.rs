@@ -103,8 +103,19 @@ fn a_halt_ends_the_turn_and_answers_every_open_call() {
 }
 
 #[test]
+fn a_turn_that_ends_before_there_was_a_workspace_has_nothing_to_publish() {
+    let (mut state, turn, _) = asked();
+    let step = state.step(responded(turn, 1, Vec::new()));
+    assert_eq!(kinds(&step), ["model_responded", "turn_finished", "publish_skipped"]);
+    assert_eq!((step.acts.len(), state.status()), (0, SessionStatus::Idle));
+    let step = state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
+    assert_eq!((kinds(&step), step.acts.len()), (vec!["workspace_ready".to_owned()], 0));
+}
+
+#[test]
 fn an_answer_without_calls_ends_the_turn_and_publishes() {
     let (mut state, turn, _) = asked();
+    state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
     let step = state.step(responded(turn, 1, Vec::new()));
     assert_eq!(kinds(&step), ["model_responded", "turn_finished"]);
     assert!(matches!(step.acts[..], [Act::Publish { .. }]));
@@ -117,6 +128,7 @@ fn an_answer_without_calls_ends_the_turn_and_publishes() {
 #[test]
 fn a_second_prompt_waits_for_the_turn_and_its_publishing() {
     let (mut state, turn, _) = asked();
+    state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
     let second = prompt("and then");
     assert_eq!(kinds(&state.step(Input::Prompt(second.clone()))), ["prompt_submitted"]);
     assert_eq!(kinds(&state.step(responded(turn, 1, Vec::new()))), ["model_responded", "turn_finished"]);

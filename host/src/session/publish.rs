@@ -57,11 +57,8 @@ impl Skipped {
 
 async fn steps(job: &Job, turn: TurnId, work: &Work) -> Result<EventBody, Skipped> {
     let Some(workspace) = &job.workspace else {
-        return Err(if job.had_workspace {
-            Skipped::failed(ErrorCode::SandboxFailed, "the sandbox is gone; its files are kept for the next prompt")
-        } else {
-            Skipped::nothing("nothing was changed")
-        });
+        let reason = "the sandbox is gone; its files are kept for the next prompt";
+        return Err(Skipped::failed(ErrorCode::SandboxFailed, reason));
     };
     fault::point("publish.begun");
     let commit = Commit { message: commit_message(&work.title, job.session), author: job.author.clone() };

@@ -24,6 +24,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// # Errors
 /// Those of the set-up; [`crate::error::Error::Command`] when the build or a measurement fails.
 pub fn run(layout: &Layout, options: &SetupOptions, arguments: &[String]) -> Result<()> {
+    setup::require_root("bench")?;
     let mut products = setup::run(layout, options)?;
     products.ostler = output::step("release build", || {
         let mut build = layout::cargo();

@@ -18,8 +18,9 @@ const LIMIT: Duration = Duration::from_secs(60 * 60);
 /// Sets up and runs the tests, those of the plugins first. The runner's closing line is the last thing written.
 ///
 /// # Errors
-/// Those of the set-up; [`crate::error::Error::Command`] when a test fails.
+/// [`crate::error::Error::Missing`] without root; those of the set-up; [`crate::error::Error::Command`] when a test fails.
 pub fn run(layout: &Layout, options: &SetupOptions, filters: &[String]) -> Result<()> {
+    setup::require_root("test")?;
     let products = setup::run(layout, options)?;
     let runner = if has_nextest() { Runner::Nextest } else { Runner::Cargo };
     output::note("xtask: tests of the plugins");

@@ -55,12 +55,7 @@ const PROGRAM: &str = "timesheet.py";
 /// # Errors
 /// Those of the set-up; [`Error::Differs`] when the result is not what the demo promises.
 pub fn run(layout: &Layout, options: &DemoOptions) -> Result<()> {
-    if !setup::is_root() {
-        return Err(Error::Missing {
-            what: "the demo makes sandboxes, which needs root".to_owned(),
-            hint: "sudo --preserve-env=PATH,HOME cargo xtask demo".to_owned(),
-        });
-    }
+    setup::require_root("demo")?;
     let person = Person::find(&layout.root)?;
     let products = setup::run(layout, &options.setup)?;
     let stage = Stage::at(demo_directory());

@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::layout::Layout;
 use crate::output;
 
-pub use packages::is_root;
+pub use packages::require_root;
 
 /// What the set-up made.
 #[derive(Clone, Debug)]

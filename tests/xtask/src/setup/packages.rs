@@ -93,12 +93,27 @@ fn installed(listing: &str) -> Vec<&str> {
 }
 
 /// Whether this process is root.
-pub fn is_root() -> bool {
+fn is_root() -> bool {
     let effective = |status: String| {
         let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?.to_owned();
         line.split_whitespace().nth(1).map(|uid| uid == "0")
     };
     fs::read_to_string("/proc/self/status").ok().and_then(effective).unwrap_or(false)
+}
+
+/// Refuses a task that makes sandboxes where this process is not root. sudo looks for programs in a path of its own, so
+/// the hint goes by `env`.
+///
+/// # Errors
+/// [`Error::Missing`] with the command to run.
+pub fn require_root(task: &str) -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    Err(Error::Missing {
+        what: format!("`cargo xtask {task}` makes sandboxes, which needs root"),
+        hint: format!("sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask {task}"),
+    })
 }
 
 /// How to become root: not at all (`Some(None)`), by a program, or there is no way.

@@ -87,6 +87,24 @@ async fn an_answer_that_does_not_fit_its_request_ends_the_link() {
 }
 
 #[tokio::test]
+async fn a_socket_that_takes_long_to_close_ends_the_link_and_holds_nobody_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut slow = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (_peer, _) = listener.accept().unwrap();
+    slow.set_nonblocking(true).unwrap();
+    while std::io::Write::write(&mut slow, &[0; 65_536]).is_ok() {}
+    rustix::net::sockopt::set_socket_linger(&slow, Some(Duration::from_secs(20))).unwrap();
+    let began = std::time::Instant::now();
+    // An older answer, which nobody looks at.
+    let answer = status(move |liar, _| {
+        liar.say(0, 2, Message::Reply(Ok(row("a"))), Some(slow.as_fd()));
+    })
+    .await;
+    is_violation(answer);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_message_end_the_link() {
     is_violation(
         status(|liar, _| {

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use ostler_wire::guest::{Call, Event, FromGuest, Message, Reply, Request, ToGuest};
 use ostler_wire::socket::{self, RECEIVE_BUFFER, SocketError};
 use ostler_wire::{Failure, MAX_MESSAGE, VERSION};
+use rustix::fs::{FileType, fstat};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -78,6 +79,24 @@ pub(super) struct Link {
     lost: Lost,
 }
 
+/// A descriptor of a guest, which sends files and nothing else.
+enum Sent {
+    Nothing,
+    File(OwnedFd),
+    /// Closed by now, or soon.
+    Socket,
+}
+
+/// Who made a socket decides how long it takes to close it (`SO_LINGER`), so one is closed where nobody waits.
+fn sort(descriptor: Option<OwnedFd>) -> Sent {
+    let Some(descriptor) = descriptor else { return Sent::Nothing };
+    if fstat(&descriptor).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Socket) {
+        tokio::task::spawn_blocking(move || drop(descriptor));
+        return Sent::Socket;
+    }
+    Sent::File(descriptor)
+}
+
 /// Says hello and waits for the welcome; what was meant for older hosts is thrown away.
 pub(super) async fn greet(socket: &AsyncFd<OwnedFd>, epoch: u64) -> Result<Result<(), Failure>, LinkLost> {
     let hello = ToGuest { epoch, id: 1, body: Request::Hello { version: VERSION } };
@@ -89,10 +108,11 @@ pub(super) async fn greet(socket: &AsyncFd<OwnedFd>, epoch: u64) -> Result<Resul
         let Some((message, descriptor)) = attempt(socket, Interest::READABLE, socket::receive::<FromGuest>)? else {
             continue;
         };
+        let sent = sort(descriptor);
         match message {
             FromGuest { epoch: found, .. } if found < epoch => {}
             FromGuest { epoch: found, .. } if found > epoch => return Err(LinkLost::Superseded { epoch: found }),
-            _ if descriptor.is_some() => return Err(LinkLost::Violation("a descriptor before the welcome")),
+            _ if !matches!(sent, Sent::Nothing) => return Err(LinkLost::Violation("a descriptor before the welcome")),
             FromGuest { id: 1, body: Message::Reply(Ok(Reply::Welcome { version: VERSION, .. })), .. } => {
                 return Ok(Ok(()));
             }
@@ -209,6 +229,11 @@ impl Link {
             let buffer = &mut self.buffer;
             let received = attempt(&self.socket, Interest::READABLE, |fd| socket::receive_in::<FromGuest>(fd, buffer))?;
             let Some((message, descriptor)) = received else { break };
+            let descriptor = match sort(descriptor) {
+                Sent::Nothing => None,
+                Sent::File(file) => Some(file),
+                Sent::Socket => return Err(LinkLost::Violation("a socket")),
+            };
             self.hear(message, descriptor)?;
         }
         Ok(())

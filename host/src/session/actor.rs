@@ -17,16 +17,17 @@ use std::time::Duration;
 
 use ostler_protocol::api::{PromptAccepted, SessionView};
 use ostler_protocol::{CallId, Delta, ErrorCode, EventBody, SessionId, TurnId};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::effects;
-use super::error::SessionError;
+use super::error::{SessionError, store_error, unknown};
+use super::job::Job;
 use super::log::{Folded, fold, view};
 use super::machine::MAX_QUEUE;
-use super::registry::{store_error, unknown};
+use super::mailbox::{Death, Handle, Message, Reply};
 use super::services::Services;
 use super::state::{Act, Input, Prompt, State, Step, Workspace as Phase};
 use crate::workspace::{Workspace, chain};
@@ -40,70 +41,27 @@ const DELTAS: usize = 1024;
 /// Time after which a session that sleeps looks whether it can go on.
 const NAP: Duration = Duration::from_secs(5);
 
-/// What an actor is told.
-pub(super) enum Message {
-    /// A person asks.
-    Submit { prompt: Prompt, reply: Reply<PromptAccepted> },
-    /// A person wants the turn to stop; answered when it has.
-    Stop { reply: Reply<SessionView> },
-    /// Something that an act brought about.
-    Input(Input),
-    /// An act brought a workspace.
-    Workspace { workspace: Arc<Workspace>, took_ms: u64, restored: bool },
-    /// An event without consequences, such as a step of publishing; answered when it is durable.
-    Note { body: EventBody, durable: oneshot::Sender<()> },
-    /// What clients see.
-    View { reply: Reply<SessionView> },
-    /// The living workspace, if there is one.
-    Borrow { reply: Reply<Option<Arc<Workspace>>> },
-    /// A sandbox ended by itself.
-    Died(Death),
-    /// It is time to look whether the log can be written again.
-    Wake,
-    /// The host stops: leave the session as it is, for the next start to go on.
-    Quit,
-}
-
-/// Where an answer goes.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, SessionError>>;
-
-/// The end of a sandbox that nobody asked for.
-pub(super) struct Death {
-    /// Which start of the sandbox, see [`Workspace::instance`].
-    pub(super) instance: u64,
-    /// Why, in words.
-    pub(super) why: String,
-}
-
-/// How to reach an actor.
-#[derive(Clone)]
-pub(super) struct Handle {
-    pub(super) mailbox: mpsc::Sender<Message>,
-    pub(super) head: watch::Receiver<u64>,
-    pub(super) deltas: broadcast::Sender<Delta>,
-}
-
 /// The task of one session.
 pub(super) struct Actor {
-    pub(super) session: SessionId,
-    pub(super) services: Arc<Services>,
-    pub(super) state: State,
+    session: SessionId,
+    services: Arc<Services>,
+    state: State,
     created_at_ms: u64,
     updated_at_ms: u64,
     head: u64,
     head_sender: watch::Sender<u64>,
-    pub(super) deltas: broadcast::Sender<Delta>,
-    pub(super) mailbox: mpsc::Sender<Message>,
+    deltas: broadcast::Sender<Delta>,
+    mailbox: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
     /// Acts under way; what they do ends with them.
-    pub(super) acts: JoinSet<()>,
+    acts: JoinSet<()>,
     /// Cancelled when the turn is stopped; a new one for each turn.
-    pub(super) cancel: CancellationToken,
-    pub(super) workspace: Option<Arc<Workspace>>,
+    cancel: CancellationToken,
+    workspace: Option<Arc<Workspace>>,
     /// The last end of a sandbox that was not ours: it may be that of one that is still on its way to us.
     unclaimed_death: Option<Death>,
     /// The hooks that the turn under way began with.
-    pub(super) generation: crate::plugins::Generation,
+    generation: crate::plugins::Generation,
     /// Who waits for which turn to end.
     stop_waiters: Vec<(Option<TurnId>, Reply<SessionView>)>,
     wakefulness: Wakefulness,
@@ -377,10 +335,32 @@ impl Actor {
         }
         for act in step.acts {
             if act != Act::Cancel {
-                effects::spawn(self, act);
+                self.spawn(act);
             }
         }
         Ok(())
+    }
+
+    fn spawn(&mut self, act: Act) {
+        let Some(identity) = self.state.session.clone() else { return };
+        let author = self.state.turn.as_ref().map_or_else(|| identity.author.clone(), |turn| turn.author.clone());
+        let job = Job {
+            session: self.session,
+            services: Arc::clone(&self.services),
+            identity,
+            author,
+            generation: self.generation.clone(),
+            cancel: self.cancel.clone(),
+            workspace: self.workspace.clone(),
+            had_workspace: self.state.had_workspace,
+            deltas: self.deltas.clone(),
+            mailbox: self.mailbox.clone(),
+        };
+        // What ended is collected here: the set never holds more than what is under way.
+        while self.acts.try_join_next().is_some() {}
+        if let Some(work) = effects::work(job, act, &self.state) {
+            self.acts.spawn(work);
+        }
     }
 
     async fn append(&mut self, bodies: Vec<EventBody>) -> Result<(), Broken> {

@@ -3,101 +3,31 @@
 //! A task that panics reports a failure too: no turn waits for ever for an act that is gone. What the acts of a tool
 //! call do is in [`super::tool_calls`], what publishing does in [`super::publish`].
 
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
-use ostler_protocol::event::{Person, ToolCall, ToolOutcome};
-use ostler_protocol::{CallId, Delta, ErrorCode, EventBody, SessionId, TurnId};
+use futures::future::BoxFuture;
+use ostler_protocol::event::{ToolCall, ToolOutcome};
+use ostler_protocol::{CallId, Delta, ErrorCode, EventBody, TurnId};
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
-use super::actor::{Actor, Death, Message};
-use super::services::Services;
-use super::state::{Act, Fragment, Identity, Input, ToolResult};
+use super::job::{Job, decided, fragment, milliseconds, purpose};
+use super::mailbox::Message;
+use super::state::{Act, Fragment, Input, State, ToolResult};
 use super::{publish, tool_calls};
 use crate::agent::context;
 use crate::agent::message::Message as Said;
 use crate::agent::model::{ModelError, Response};
 use crate::door::DoorEvent;
-use crate::forge::{NameError, RepositoryName};
-use crate::plugins::{Decision, Generation, Scope, SessionSource, SessionStart};
-use crate::workspace::{Purpose, Workspace, chain};
+use crate::forge::RepositoryName;
+use crate::plugins::{SessionSource, SessionStart};
+use crate::workspace::chain;
 
 /// Refusals of the network that one sandbox may add to the log of its session.
 const MAX_REFUSALS: usize = 200;
 
-/// What a task of one act holds.
-#[derive(Clone)]
-pub(super) struct Job {
-    pub(super) session: SessionId,
-    pub(super) services: Arc<Services>,
-    pub(super) identity: Identity,
-    pub(super) author: Person,
-    pub(super) generation: Generation,
-    pub(super) cancel: CancellationToken,
-    pub(super) workspace: Option<Arc<Workspace>>,
-    /// Whether the session ever had a workspace, so that its files hold work.
-    had_workspace: bool,
-    pub(super) deltas: broadcast::Sender<Delta>,
-    mailbox: mpsc::Sender<Message>,
-}
-
-impl Job {
-    /// Where the work is done and for whom, as the hooks see it.
-    pub(super) fn scope(&self) -> Scope {
-        Scope {
-            session: self.session,
-            ancestors: Vec::new(),
-            repository: self.identity.repository.clone(),
-            base_branch: self.identity.base_branch.clone(),
-            branch: self.identity.branch.clone(),
-            author: self.author.clone(),
-        }
-    }
-
-    /// Reports to the actor; it may be gone, and then nobody waits for the report.
-    async fn report(&self, input: Input) {
-        let _ = self.mailbox.send(Message::Input(input)).await;
-    }
-
-    /// The link to the sandbox broke: ends what may be left of it, keeps the files, and tells the actor, so that the
-    /// next tool gets a new one.
-    pub(super) async fn give_up_sandbox(&self) {
-        let Some(instance) = self.workspace.as_ref().map(|workspace| workspace.instance()) else { return };
-        if let Err(error) = self.services.workspaces.end(self.session).await {
-            tracing::error!(session = %self.session, error = %chain(&error), "a broken sandbox could not be ended");
-        }
-        let why = "the link to it broke".to_owned();
-        let _ = self.mailbox.send(Message::Died(Death { instance, why })).await;
-    }
-
-    /// Appends an event and waits until it is durable; `false` when the actor is gone.
-    pub(super) async fn note(&self, body: EventBody) -> bool {
-        let (durable, noted) = oneshot::channel();
-        self.mailbox.send(Message::Note { body, durable }).await.is_ok() && noted.await.is_ok()
-    }
-}
-
-/// Starts an act.
-pub(super) fn spawn(actor: &mut Actor, act: Act) {
-    let Some(identity) = actor.state.session.clone() else { return };
-    let author = actor.state.turn.as_ref().map_or_else(|| identity.author.clone(), |turn| turn.author.clone());
-    let job = Job {
-        session: actor.session,
-        services: Arc::clone(&actor.services),
-        identity,
-        author,
-        generation: actor.generation.clone(),
-        cancel: actor.cancel.clone(),
-        workspace: actor.workspace.clone(),
-        had_workspace: actor.state.had_workspace,
-        deltas: actor.deltas.clone(),
-        mailbox: actor.mailbox.clone(),
-    };
+/// The work of an act, which reports by itself; `None` for one that is nothing to wait for.
+pub(super) fn work(job: Job, act: Act, state: &State) -> Option<BoxFuture<'static, ()>> {
     let last_words = match &act {
         Act::RequestModel { turn, step } => {
             let (turn, step, message) = (*turn, *step, "the model's task ended unexpectedly".to_owned());
@@ -124,11 +54,11 @@ pub(super) fn spawn(actor: &mut Actor, act: Act) {
         }
         Act::Cancel => None,
     };
-    let work: Pin<Box<dyn Future<Output = Option<Input>> + Send>> = match act {
+    let work: BoxFuture<'static, Option<Input>> = match act {
         Act::StartWorkspace => Box::pin(start_workspace(job.clone())),
         Act::LoadContext { turn } => Box::pin(load_context(job.clone(), turn)),
         Act::RequestModel { turn, step } => {
-            Box::pin(request_model(job.clone(), turn, step, actor.state.conversation.clone()))
+            Box::pin(request_model(job.clone(), turn, step, state.conversation.clone()))
         }
         Act::DecideTool { turn, call } => Box::pin(tool_calls::decide(job.clone(), turn, call)),
         Act::RunTool { turn, call, tool, arguments } => {
@@ -137,17 +67,15 @@ pub(super) fn spawn(actor: &mut Actor, act: Act) {
         Act::AdoptTool { turn, call } => Box::pin(tool_calls::adopt(job.clone(), turn, call)),
         Act::Publish { turn, author } => {
             let work = publish::Work {
-                title: actor.state.title.clone(),
-                description: last_answer(&actor.state.conversation),
-                published: actor.state.published.clone(),
+                title: state.title.clone(),
+                description: last_answer(&state.conversation),
+                published: state.published.clone(),
             };
             Box::pin(publish::publish(Job { author, ..job.clone() }, turn, work))
         }
-        Act::Cancel => return,
+        Act::Cancel => return None,
     };
-    // What ended is collected here: the set never holds more than what is under way.
-    while actor.acts.try_join_next().is_some() {}
-    actor.acts.spawn(supervise(job, last_words, work));
+    Some(Box::pin(supervise(job, last_words, work)))
 }
 
 /// Does the work and reports how it ended, also where it panicked.
@@ -178,17 +106,6 @@ pub(super) async fn follow_refusals(mut refusals: broadcast::Receiver<DoorEvent>
             return;
         }
     }
-}
-
-/// What the workspace of a session is for.
-pub(super) fn purpose(identity: &Identity) -> Result<Purpose, NameError> {
-    Ok(Purpose {
-        session: identity.id,
-        repository: identity.repository.parse()?,
-        base_branch: identity.base_branch.clone(),
-        base_commit: identity.base_commit.clone(),
-        branch: identity.branch.clone(),
-    })
 }
 
 async fn start_workspace(job: Job) -> Option<Input> {
@@ -270,22 +187,6 @@ async fn request_model(job: Job, turn: TurnId, step: u32, messages: Vec<Said>) -
     }
 }
 
-pub(super) fn fragment(fragment: crate::plugins::Fragment) -> Fragment {
-    Fragment { source: fragment.source, text: fragment.text }
-}
-
-/// The event of a decision.
-pub(super) fn decided<T>(decision: &Decision<T>, call: Option<CallId>) -> EventBody {
-    EventBody::Decided {
-        decision: decision.id,
-        hook: decision.hook.to_owned(),
-        call,
-        verdict: decision.verdict,
-        reasons: decision.reasons.clone(),
-        digest: decision.digest.clone(),
-    }
-}
-
 fn last_answer(conversation: &[Said]) -> String {
     let answers = conversation.iter().rev();
     let texts = answers.filter_map(|message| match message {
@@ -293,8 +194,4 @@ fn last_answer(conversation: &[Said]) -> String {
         _ => None,
     });
     texts.into_iter().next().unwrap_or_default()
-}
-
-pub(super) fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,8 +4,7 @@ use ostler_protocol::SessionId;
 use ostler_protocol::api::SessionView;
 use ostler_protocol::event::Person;
 
-use super::error::SessionError;
-use super::registry::store_error;
+use super::error::{SessionError, store_error};
 use super::services::Services;
 use super::state::{Identity, State};
 

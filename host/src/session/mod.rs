@@ -14,8 +14,10 @@ mod actor;
 mod effects;
 mod error;
 mod fold;
+mod job;
 mod log;
 mod machine;
+mod mailbox;
 mod publish;
 mod registry;
 mod services;
@@ -30,8 +32,9 @@ use ostler_protocol::api::{
 use ostler_protocol::{Delta, ErrorCode, Event, PullRequestId, SessionId};
 use tokio::sync::{broadcast, watch};
 
-use self::actor::{Death, Message};
-use self::registry::{Registry, forge_error, name_error, store_error};
+use self::error::{forge_error, name_error, store_error, unknown};
+use self::mailbox::{Death, Message};
+use self::registry::Registry;
 use ostler_sandbox::client::Died;
 
 use crate::forge::RepositoryName;
@@ -161,7 +164,7 @@ impl Sessions {
     async fn branch_diff(&self, session: SessionId, repository: &str, branch: &str) -> Result<Diff, SessionError> {
         let services = &self.registry.services;
         let base = log::fold(services, session).await?.and_then(|folded| folded.state.session);
-        let base = base.map(|identity| identity.base_commit).ok_or_else(|| registry::unknown(session))?;
+        let base = base.map(|identity| identity.base_commit).ok_or_else(|| unknown(session))?;
         let name = repository.parse::<RepositoryName>().map_err(name_error)?;
         let diff = services.forge.diff(&name, &base, branch, MAX_DIFF).await;
         match diff {

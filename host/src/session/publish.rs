@@ -13,7 +13,7 @@ use ostler_protocol::{ErrorCode, EventBody, TurnId};
 
 use ostler_sandbox::fault;
 
-use super::effects::{Job, decided};
+use super::job::{Job, decided};
 use super::state::Input;
 use crate::forge::RepositoryName;
 use crate::plugins::{PrCreate, PrText};

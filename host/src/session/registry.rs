@@ -10,13 +10,14 @@ use ostler_protocol::event::{EVENT_VERSION, Person};
 use ostler_protocol::{ErrorCode, EventBody, PromptId, SessionId};
 use tokio::sync::{OnceCell, oneshot};
 
-use super::actor::{Actor, Handle, Message, Reply};
-use super::error::SessionError;
+use super::actor::Actor;
+use super::error::{SessionError, forge_error, name_error, stopping, store_error, unknown};
+use super::job::purpose;
 use super::log::{fold, view};
+use super::mailbox::{Handle, Message, Reply};
 use super::services::Services;
 use super::state::{Prompt, Workspace as Phase};
-use crate::forge::{ForgeError, NameError, RepositoryName};
-use crate::store::StoreError;
+use crate::forge::RepositoryName;
 use crate::workspace::{Workspace, chain};
 
 /// Time that an actor may take to answer.
@@ -186,7 +187,7 @@ impl Registry {
     }
 
     async fn reclaim(&self, identity: &super::state::Identity) -> Option<Arc<Workspace>> {
-        let purpose = super::effects::purpose(identity).ok()?;
+        let purpose = purpose(identity).ok()?;
         match self.services.workspaces.reclaim(&purpose).await {
             Ok(workspace) => workspace,
             Err(error) => {
@@ -220,37 +221,6 @@ impl Registry {
     pub(super) fn running(&self, session: SessionId) -> Option<Handle> {
         self.slots().get(&session).and_then(|slot| slot.get().cloned())
     }
-}
-
-fn stopping() -> SessionError {
-    SessionError::new(ErrorCode::Unavailable, "the host is stopping").with_hint("try again when it runs")
-}
-
-pub(super) fn unknown(session: SessionId) -> SessionError {
-    SessionError::new(ErrorCode::NotFound, format!("there is no session {session}"))
-        .with_hint("`ostler sessions` lists them")
-}
-
-pub(super) fn store_error(error: StoreError) -> SessionError {
-    if let StoreError::UnknownSession(session) = error {
-        return unknown(session);
-    }
-    let code = error.code();
-    let (text, hint) = match code {
-        ErrorCode::NoSpace => ("the disk of the host is full; nothing was changed", "free room in the data folder"),
-        ErrorCode::Overloaded => ("the host has more to write than it accepts", "try again in a moment"),
-        ErrorCode::Unavailable => ("the host is stopping", "try again when it runs"),
-        _ => ("the host's store failed; nothing was changed", "the host's log says why"),
-    };
-    SessionError::new(code, text).with_hint(hint).with_source(error)
-}
-
-pub(super) fn forge_error(error: ForgeError) -> SessionError {
-    SessionError::new(error.code(), chain(&error)).with_source(error)
-}
-
-pub(super) fn name_error(error: NameError) -> SessionError {
-    SessionError::new(ErrorCode::BadRequest, error.to_string()).with_source(error)
 }
 
 fn check_person(person: Person) -> Result<Person, SessionError> {

@@ -12,7 +12,7 @@ use ostler_protocol::event::{Blob, ToolCall, ToolOutcome};
 use ostler_protocol::{CallId, TurnId};
 use ostler_sandbox::fault;
 
-use super::effects::{Job, decided, fragment, milliseconds};
+use super::job::{Job, decided, fragment, milliseconds};
 use super::state::{Input, ToolDecision, ToolResult};
 use crate::agent::output;
 use crate::agent::tools::{self, HandsError, ToolOutput};

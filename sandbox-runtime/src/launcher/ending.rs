@@ -7,20 +7,17 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ostler_wire::launcher::{Event, Files, Reply};
 use ostler_wire::{Failure, FailureKind};
 use rustix::process::{Signal, WaitStatus, kill_process, pidfd_send_signal};
 
-use super::recovery;
+use super::files::{remove_in_child, set_aside};
 use super::sandboxes::{Because, Ending, Phase, RequestKey, Sandbox};
 use super::starting::check_id;
 use super::state::{Launcher, in_words, log};
 use crate::cgroup::Removal;
-use crate::process;
 use crate::step::{Step, failure};
 
 /// Time after which those who wait for an end are told that it takes too long.
@@ -136,7 +133,7 @@ impl Launcher {
         if ending.files == Files::Keep || !place.exists() {
             return self.finish(id, Ok(()));
         }
-        match recovery::set_aside(&place, &self.store.trash(), id) {
+        match set_aside(&place, &self.store.trash(), id) {
             Ok(trash) => match remove_in_child(&trash) {
                 Ok(remover) => sandbox.remover = Some(remover),
                 // The next launcher removes it.
@@ -203,23 +200,4 @@ impl Launcher {
 
 fn destroyed() -> Failure {
     failure(FailureKind::NotFound, "create", "the sandbox was destroyed before it was ready")
-}
-
-/// Removes a tree in a child process, because it may be large. Symbolic links are not followed. The exit status
-/// is the errno of a refusal.
-pub(super) fn remove_in_child(tree: &Path) -> Result<rustix::process::Pid, Failure> {
-    process::fork(|| {
-        // Holding none of the launcher's sockets open.
-        if process::become_child(c"ostler-remover").and_then(|()| process::keep_only(Vec::new())).is_err() {
-            return libc::EIO;
-        }
-        // A tree is as deep as its maker liked: not the launcher, this is what may go when memory is short.
-        let _ = fs::write("/proc/self/oom_score_adj", "500");
-        match fs::remove_dir_all(tree) {
-            Ok(()) => 0,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-            Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
-        }
-    })
-    .step("fork", || format!("a remover of {}", tree.display()))
 }

@@ -19,6 +19,7 @@
 
 mod ending;
 mod event_loop;
+mod files;
 mod leases;
 mod link;
 mod recovery;

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ostler_wire::{Failure, FailureKind};
 
-use super::ending::remove_in_child;
+use super::files::{remove_in_child, set_aside};
 use super::leases::Leases;
 use super::starting::check_id;
 use super::state::log;
@@ -83,16 +82,6 @@ pub(super) fn find_kept(store: &Store, leases: &mut Leases) -> Result<BTreeMap<S
 /// Whether nothing was ever written there.
 fn is_empty(upper: &Path) -> bool {
     fs::read_dir(upper).map_or(true, |mut entries| entries.next().is_none())
-}
-
-/// Moves a tree into another directory of the store, under a name that nothing there has.
-pub(super) fn set_aside(place: &Path, into: &Path, name: &str) -> Result<PathBuf, Failure> {
-    let shown = || format!("{} to {}", place.display(), into.display());
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(into).step("make directory", shown)?;
-    let free = (0_u32..).map(|number| into.join(format!("{name}.{number}"))).find(|path| !path.exists());
-    let target = free.unwrap_or_else(|| into.join(name));
-    fs::rename(place, &target).step("move files", shown)?;
-    Ok(target)
 }
 
 fn names(directory: &Path) -> Result<Vec<String>, Failure> {

@@ -1,5 +1,5 @@
-//! Named points at which a test ends the process as `kill -9` and a power cut would: without unwinding, without flushing,
-//! without a last word.
+//! Named points at which a test ends the process as `kill -9` would: without unwinding, without flushing, without a last
+//! word. What was not synced is still there afterwards: this is no power cut.
 //!
 //! A multi-step operation passes a point between every two steps, and its test sets [`VARIABLE`] to each in turn. In a
 //! build without debug assertions, which is what is installed, a point is nothing.

@@ -140,7 +140,7 @@ impl Host {
         }
         command.args(&self.options.arguments);
         if let Some(point) = self.fault_point.take() {
-            command.env("OSTLER_FAULT_POINT", point);
+            command.env(ostler_sandbox::fault::VARIABLE, point);
         }
         let log = fs::File::create(self.folder.path().join("up.log"))?;
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().context("start `ostler up`")?;
@@ -178,6 +178,19 @@ impl Host {
     /// The next [`Self::launch`] starts a host that ends itself at this point as `kill -9` would.
     pub fn arm(&mut self, point: &'static str) {
         self.fault_point = Some(point);
+    }
+
+    /// Ends the host and starts one that ends itself at `point`, in the middle of a prompt to a new session, and the next
+    /// one that finds what is left.
+    pub async fn prompt_and_fail_at(&mut self, point: &'static str) -> Result<SessionId> {
+        self.stop()?;
+        self.arm(point);
+        self.launch().await?;
+        let session = self.client.create_session("demo").await?.id;
+        self.client.prompt(session, "work").await?;
+        self.wait_for_fault()?;
+        self.launch().await?;
+        Ok(session)
     }
 
     /// Waits until the host has ended itself at the point that it was armed with.

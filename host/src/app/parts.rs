@@ -113,14 +113,6 @@ impl Announcement {
     }
 }
 
-/// Why a host stops serving.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// By a signal.
-    Asked,
-    LauncherGone,
-}
-
 /// Joins the parts, serves until a signal, ends everything.
 pub(super) async fn serve(
     config: HostConfig,
@@ -181,19 +173,18 @@ pub(super) async fn serve(
     announcement.publish(&location)?;
     ready(&url);
     let (signalled, watched) = (stopping.clone(), launcher.clone());
-    let ended = tokio::spawn(async move {
-        let why = tokio::select! {
-            _ = interrupt.recv() => End::Asked,
-            _ = terminate.recv() => End::Asked,
-            () = watched.gone() => End::LauncherGone,
-        };
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = watched.gone() => {}
+        }
         signalled.cancel();
-        why
     });
     let served = api::serve(listener, api::router(state), stopping, DRAIN).await;
     announcement.withdraw(&location);
     sessions.quiesce().await;
-    if ended.is_finished() && ended.await.is_ok_and(|why| why == End::LauncherGone) {
+    if launcher.is_gone() {
         let message = "the launcher is gone, without which there is no sandbox";
         let hint =
             format!("start again: the sessions go on where they were; its log is {}", layout.launcher_log().display());

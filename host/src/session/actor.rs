@@ -12,6 +12,7 @@
 //! that was under way is gone on with as soon as the log can be written again.
 //! The actor itself lives as long as the host, so that nobody ever talks to one that is about to end.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub(super) struct Actor {
     deltas: broadcast::Sender<Delta>,
     mailbox: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
+    /// What people asked before the session fell asleep; answered first.
+    asked: VecDeque<Message>,
     /// Acts under way; what they do ends with them.
     acts: JoinSet<()>,
     /// Cancelled when the turn is stopped; a new one for each turn.
@@ -65,8 +68,6 @@ pub(super) struct Actor {
     /// Who waits for which turn to end.
     stop_waiters: Vec<(Option<TurnId>, Reply<SessionView>)>,
     wakefulness: Wakefulness,
-    /// How often it fell asleep since it last went on.
-    naps: u32,
     /// When it looks again whether it can go on.
     wake_at: Instant,
 }
@@ -110,6 +111,7 @@ impl Actor {
             deltas,
             mailbox,
             messages,
+            asked: VecDeque::new(),
             acts: JoinSet::new(),
             cancel: CancellationToken::new(),
             workspace,
@@ -117,7 +119,6 @@ impl Actor {
             generation,
             stop_waiters: Vec::new(),
             wakefulness: Wakefulness::Folded,
-            naps: 0,
             wake_at: Instant::now() + NAP,
         };
         tokio::spawn(actor.run());
@@ -129,6 +130,7 @@ impl Actor {
             tokio::spawn(effects::follow_refusals(workspace.refusals(), self.mailbox.clone()));
         }
         if let Err(broken) = self.wake().await {
+            tracing::error!(session = %self.session, error = %chain(&broken.0), "the session cannot go on yet");
             self.fall_asleep(&broken).await;
         }
         while let Some(message) = self.next().await {
@@ -143,6 +145,9 @@ impl Actor {
 
     /// The next message, or the time to try again; `None` when nobody can send any more.
     async fn next(&mut self) -> Option<Message> {
+        if let Some(asked) = self.asked.pop_front() {
+            return Some(asked);
+        }
         if self.wakefulness == Wakefulness::Awake {
             return self.messages.recv().await;
         }
@@ -170,23 +175,20 @@ impl Actor {
     async fn wake(&mut self) -> Result<(), Broken> {
         self.remember().await?;
         if self.wakefulness == Wakefulness::Folded {
-            // Awake first: this very step may fail, and then the state is one that is on no disk.
-            self.wakefulness = Wakefulness::Awake;
             let workspace = if self.workspace.is_some() { Phase::Ready } else { Phase::None };
+            // Where this fails nothing was begun, and the state is one that is on no disk: the caller lets it sleep.
             self.input(Input::Recovered { workspace }).await?;
-            self.naps = 0;
+            self.wakefulness = Wakefulness::Awake;
         }
         Ok(())
     }
 
     /// Ends everything that is under way, keeping the workspace's files, and forgets what is not on the disk.
     async fn fall_asleep(&mut self, broken: &Broken) {
-        self.wakefulness = Wakefulness::Forgotten;
-        self.naps += 1;
+        let before = std::mem::replace(&mut self.wakefulness, Wakefulness::Forgotten);
         self.wake_at = Instant::now() + NAP;
-        if self.naps > 1 {
-            tracing::debug!(session = %self.session, naps = self.naps, error = %chain(&broken.0), "it sleeps on");
-            // Nothing was begun since: what there was ended with the first nap.
+        if before != Wakefulness::Awake {
+            tracing::debug!(session = %self.session, error = %chain(&broken.0), "the session sleeps on");
             return;
         }
         tracing::error!(
@@ -210,16 +212,11 @@ impl Actor {
 
     /// Drops what acts of the forgotten state have reported, and keeps what people asked.
     fn discard_reports(&mut self) {
-        let mut kept = Vec::new();
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Input(_) | Message::Workspace { .. } | Message::Note { .. } | Message::Died(_) => {}
-                asked => kept.push(asked),
+                asked => self.asked.push_back(asked),
             }
-        }
-        for message in kept {
-            // The room was made above, and what is lost all the same is answered by its dropped reply.
-            let _ = self.mailbox.try_send(message);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ostler_protocol::api::{CreateSession, MAX_PROMPT, SessionView, SubmitPrompt};
 use ostler_protocol::event::{EVENT_VERSION, Person};
 use ostler_protocol::{ErrorCode, EventBody, PromptId, SessionId};
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::oneshot;
 
 use super::actor::Actor;
 use super::error::{SessionError, forge_error, name_error, stopping, store_error, unknown};
@@ -27,7 +27,7 @@ pub(super) const ANSWER: Duration = Duration::from_secs(30);
 const MAX_PERSON: usize = 200;
 
 /// The place of one session's actor; empty until somebody needs it.
-type Slot = Arc<OnceCell<Handle>>;
+type Slot = Arc<tokio::sync::Mutex<Option<Handle>>>;
 
 /// Actors by session.
 pub(super) struct Registry {
@@ -121,8 +121,8 @@ impl Registry {
         let handle = self.handle(session).await?;
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            handle.mailbox.send(message(reply)).await.map_err(|_| stopping())?;
-            answer.await.map_err(|_| stopping())?
+            handle.mailbox.send(message(reply)).await.map_err(|_| self.gone())?;
+            answer.await.map_err(|_| self.gone())?
         };
         match tokio::time::timeout(ANSWER, asked).await {
             Ok(answer) => answer,
@@ -137,14 +137,18 @@ impl Registry {
     /// only those who ask for it.
     pub(super) async fn handle(self: &Arc<Self>, session: SessionId) -> Result<Handle, SessionError> {
         let slot = Arc::clone(self.slots().entry(session).or_default());
-        if let Some(handle) = slot.get() {
+        let mut place = slot.clone().lock_owned().await;
+        // One whose task ended unexpectedly is started again.
+        if let Some(handle) = place.as_ref().filter(|handle| !handle.mailbox.is_closed()) {
             return Ok(handle.clone());
         }
         // In a task of its own: a caller that goes away in the middle must not leave a sandbox that was claimed already to
         // nobody.
         let registry = Arc::clone(self);
         let starting = tokio::spawn(async move {
-            let started = slot.get_or_try_init(|| registry.start(session)).await.cloned();
+            let started = registry.start(session).await;
+            *place = started.as_ref().ok().cloned();
+            drop(place);
             if started.is_err() {
                 registry.forget(session, &slot);
             }
@@ -163,9 +167,17 @@ impl Registry {
     fn forget(&self, session: SessionId, slot: &Slot) {
         let mut slots = self.slots();
         // The map's and ours: whoever else waits for it may still fill it.
-        if !slot.initialized() && Arc::strong_count(slot) == 2 {
+        if Arc::strong_count(slot) == 2 && slot.try_lock().is_ok_and(|place| place.is_none()) {
             slots.remove(&session);
         }
+    }
+
+    /// Why an actor does not answer.
+    fn gone(&self) -> SessionError {
+        if self.closing.load(Ordering::Acquire) {
+            return stopping();
+        }
+        SessionError::new(ErrorCode::Internal, "the session ended unexpectedly").with_hint("try again: it starts anew")
     }
 
     async fn start(&self, session: SessionId) -> Result<Handle, SessionError> {
@@ -206,8 +218,8 @@ impl Registry {
         let slots: Vec<Slot> = self.slots().values().cloned().collect();
         let ended = async {
             for slot in slots {
-                // Waits for one that is just being started, and starts none.
-                let Ok(handle) = slot.get_or_try_init(|| async { Err(stopping()) }).await else { continue };
+                // Waits for one that is just being started.
+                let Some(handle) = slot.lock().await.take() else { continue };
                 let _ = handle.mailbox.send(Message::Quit).await;
                 handle.mailbox.closed().await;
             }
@@ -219,7 +231,8 @@ impl Registry {
 
     /// The actor of a session where it runs already.
     pub(super) fn running(&self, session: SessionId) -> Option<Handle> {
-        self.slots().get(&session).and_then(|slot| slot.get().cloned())
+        // One that is just being started finds out by itself what lives.
+        self.slots().get(&session)?.try_lock().ok()?.clone()
     }
 }
 

@@ -41,20 +41,32 @@ const DEVICES: &str = "devices";
 #[derive(Clone, Debug)]
 pub(crate) struct Cgroups {
     parent: String,
-    unified: Option<PathBuf>,
-    legacy: Vec<Legacy>,
+    unified: Option<Hierarchy>,
+    legacy: Vec<Hierarchy>,
 }
 
-/// A hierarchy of version 1.
+/// A mounted hierarchy and what it controls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Legacy {
+struct Hierarchy {
     root: PathBuf,
     controllers: Vec<String>,
 }
 
-impl Legacy {
+impl Hierarchy {
     fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|found| found == controller)
+    }
+
+    /// Lets the leaves below `parent`, a directory of this unified hierarchy, have the controllers that set limits.
+    fn enable_for_leaves_of(&self, parent: &Path) -> Result<(), Failure> {
+        for controller in CONTROLLERS.into_iter().filter(|controller| self.has(controller)) {
+            for directory in [&self.root, parent] {
+                let file = directory.join("cgroup.subtree_control");
+                let shown = || format!("{controller} in {}", file.display());
+                write(&file, &format!("+{controller}")).step("enable controller", shown)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether sandboxes are put into it.
@@ -97,11 +109,16 @@ impl Cgroups {
             let Some(root) = mount.split(' ').nth(4).map(unescape) else { continue };
             let mut fields = filesystem.split(' ');
             match fields.next() {
-                Some("cgroup2") if found.unified.is_none() => found.unified = Some(root),
+                Some("cgroup2") if found.unified.is_none() => {
+                    // A controller that a hierarchy of version 1 has is not in this list.
+                    let list = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+                    let controllers = list.split_whitespace().map(str::to_owned).collect();
+                    found.unified = Some(Hierarchy { root, controllers });
+                }
                 Some("cgroup") => {
                     let options = fields.next_back().unwrap_or_default();
                     let controllers = options.split(',').map(str::to_owned).collect();
-                    found.legacy.push(Legacy { root, controllers });
+                    found.legacy.push(Hierarchy { root, controllers });
                 }
                 _ => {}
             }
@@ -109,14 +126,9 @@ impl Cgroups {
         found
     }
 
-    /// Whether some hierarchy has the controller. One of version 1 takes it away from the unified tree.
+    /// Whether some hierarchy has the controller.
     fn has(&self, controller: &str) -> bool {
-        self.legacy.iter().any(|legacy| legacy.has(controller)) || self.unified_has(controller)
-    }
-
-    fn unified_has(&self, controller: &str) -> bool {
-        let list = self.unified.as_ref().map(|root| fs::read_to_string(root.join("cgroup.controllers")));
-        list.is_some_and(|list| list.is_ok_and(|list| list.split_whitespace().any(|found| found == controller)))
+        self.unified.iter().chain(&self.legacy).any(|hierarchy| hierarchy.has(controller))
     }
 
     /// The path of a sandbox's groups, relative to every hierarchy's root, for the OCI specification.
@@ -126,16 +138,14 @@ impl Cgroups {
 
     /// Makes the unified leaf of a sandbox, for its worker to be cloned into; `None` where there is no unified tree.
     pub(crate) fn make_unified(&self, sandbox: &str) -> Result<Option<File>, Failure> {
-        let Some(root) = &self.unified else { return Ok(None) };
-        let parent = root.join(&self.parent);
-        if make_directory(&parent)? == Made::New {
-            let wanted = CONTROLLERS.into_iter().filter(|controller| self.unified_has(controller));
-            for controller in wanted {
-                for file in [root.join("cgroup.subtree_control"), parent.join("cgroup.subtree_control")] {
-                    write(&file, &format!("+{controller}"))
-                        .step("enable controller", || format!("{controller} in {}", file.display()))?;
-                }
-            }
+        let Some(unified) = &self.unified else { return Ok(None) };
+        let parent = unified.root.join(&self.parent);
+        if make_directory(&parent)? == Made::New
+            && let Err(failed) = unified.enable_for_leaves_of(&parent)
+        {
+            // The next sandbox tries again.
+            let _ = fs::remove_dir(&parent);
+            return Err(failed);
         }
         let leaf = parent.join(sandbox);
         make_directory(&leaf)?;
@@ -146,10 +156,9 @@ impl Cgroups {
     /// sandbox. The limits are to be set with what is returned, also when the process has lost sight of the hierarchies.
     pub(crate) fn enter(&self, sandbox: &str) -> Result<Leaf, Failure> {
         let mut leaf = Leaf::default();
-        if let Some(root) = &self.unified {
-            let place = root.join(&self.parent).join(sandbox);
-            let controllers = CONTROLLERS.into_iter().filter(|controller| self.unified_has(controller));
-            leaf.unified = Some(limits::Group::open(&place, controllers.map(str::to_owned).collect())?);
+        if let Some(unified) = &self.unified {
+            let place = unified.root.join(&self.parent).join(sandbox);
+            leaf.unified = Some(limits::Group::open(&place, unified.controllers.clone())?);
         }
         for legacy in self.legacy.iter().filter(|legacy| legacy.is_used()) {
             let parent = legacy.root.join(&self.parent);
@@ -165,8 +174,8 @@ impl Cgroups {
 
     /// Sends SIGKILL to every process of a sandbox. One that does not exist is no error.
     pub(crate) fn kill(&self, sandbox: &str) -> Result<(), Failure> {
-        if let Some(root) = &self.unified {
-            let file = root.join(&self.parent).join(sandbox).join("cgroup.kill");
+        if let Some(unified) = &self.unified {
+            let file = unified.root.join(&self.parent).join(sandbox).join("cgroup.kill");
             match write(&file, "1") {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 done => return done.step("kill cgroup", || file.display().to_string()),
@@ -217,7 +226,7 @@ impl Cgroups {
     }
 
     fn roots(&self) -> impl Iterator<Item = &PathBuf> {
-        self.unified.iter().chain(self.legacy.iter().map(|legacy| &legacy.root))
+        self.unified.iter().chain(&self.legacy).map(|hierarchy| &hierarchy.root)
     }
 
     fn processes(&self, sandbox: &str) -> Vec<Pid> {
@@ -287,7 +296,7 @@ mod tests {
 
     const HYBRID: &str = "\
 30 24 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw
-31 30 0:26 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 none rw
+31 30 0:26 / /no/such/cgroup/unified rw,nosuid - cgroup2 none rw
 32 30 0:27 / /sys/fs/cgroup/mem\\040ory rw - cgroup memory rw,memory
 33 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct
 34 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
@@ -296,7 +305,8 @@ mod tests {
     #[test]
     fn a_hybrid_tree_has_one_unified_root_and_its_controllers() {
         let found = Cgroups::from_mountinfo("t", HYBRID);
-        assert_eq!(found.unified, Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        let unified = found.unified.as_ref().map(|unified| unified.root.as_path());
+        assert_eq!(unified, Some(Path::new("/no/such/cgroup/unified")));
         let used: Vec<_> = found.legacy.iter().filter(|legacy| legacy.is_used()).map(|legacy| &legacy.root).collect();
         assert_eq!(used, [Path::new("/sys/fs/cgroup/mem ory"), Path::new("/sys/fs/cgroup/cpu,cpuacct")]);
         assert_eq!((found.has("memory"), found.has("cpu"), found.has("pids")), (true, true, false));
@@ -341,5 +351,6 @@ mod tests {
         let refused = cgroups.make_unified("one").unwrap_err();
         assert!(refused.detail.starts_with("memory in "), "{refused}");
         assert_eq!(fs::read_to_string(root.path().join("cgroup.subtree_control")).unwrap(), "+memory");
+        assert!(!root.path().join("ostler-t").exists(), "the next sandbox tries again");
     }
 }

@@ -144,6 +144,12 @@ impl Launcher {
         self.commands.closed().await;
     }
 
+    /// Whether [`Self::gone`] would return at once.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Sandboxes that end by themselves from now on. The channel closes when the connection ends; a receiver
     /// that is too slow is told how many it has missed.
     #[must_use]

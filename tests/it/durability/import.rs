@@ -24,7 +24,7 @@ fn images(data: &Path, arguments: &[&str], point: Option<&str>) -> Result<Output
     let mut command = Command::new(ostler_tests::host::binary()?);
     command.arg("images").args(arguments).arg("--data").arg(data);
     if let Some(point) = point {
-        command.env("OSTLER_FAULT_POINT", point);
+        command.env(ostler_sandbox::fault::VARIABLE, point);
     }
     Ok(command.output()?)
 }

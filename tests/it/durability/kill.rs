@@ -1,14 +1,14 @@
 //! `kill -9` at bad moments.
 
 use anyhow::Result;
-use ostler_protocol::EventBody;
 use ostler_protocol::api::SessionStatus;
 use ostler_protocol::event::ToolOutcome;
+use ostler_protocol::{Event, EventBody, SessionId};
 use ostler_tests::script::{END, script, shell};
 use ostler_tests::{Host, HostOptions, Repository};
 
-fn tool_outcomes(events: &[ostler_protocol::Event]) -> Vec<(ToolOutcome, String)> {
-    let outcome = |event: &ostler_protocol::Event| match &event.body {
+fn tool_outcomes(events: &[Event]) -> Vec<(ToolOutcome, String)> {
+    let outcome = |event: &Event| match &event.body {
         EventBody::ToolFinished { outcome, output, .. } => Some((*outcome, output.clone())),
         _ => None,
     };
@@ -65,10 +65,7 @@ async fn when_host_and_launcher_are_killed_the_outcome_is_declared_unknown_and_t
         &shell("cat kept.txt"),
         &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"kept\" }}]\n{END}"),
     ]);
-    let (mut host, session) = Host::with_session(turns).await?;
-    host.client.prompt(session, "hang").await?;
-    host.client.wait_for_running_tool(session).await?;
-    wait_for_file(&host, "kept.txt")?;
+    let (mut host, session, _) = hanging(turns, "kept.txt").await?;
     let launcher = super::clean_up::launcher_pid(&host)?;
     host.kill()?;
     super::clean_up::kill_process(launcher)?;
@@ -99,13 +96,7 @@ async fn a_host_that_is_killed_while_a_workspace_is_filled_fills_it_again() -> R
     let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
     Repository::with("demo", &[("a", "content")])?.push_to(&host.client).await?;
     for point in ["workspace.made", "workspace.filled"] {
-        host.stop()?;
-        host.arm(point);
-        host.launch().await?;
-        let session = host.client.create_session("demo").await?.id;
-        host.client.prompt(session, "look").await?;
-        host.wait_for_fault()?;
-        host.launch().await?;
+        let session = host.prompt_and_fail_at(point).await?;
         let events = host.client.wait_until_idle(session).await?;
         assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{point}: {events:#?}");
         assert!(
@@ -119,17 +110,13 @@ async fn a_host_that_is_killed_while_a_workspace_is_filled_fills_it_again() -> R
 #[tokio::test]
 async fn a_git_lock_that_outlived_its_sandbox_does_not_keep_the_work_from_being_published() -> Result<()> {
     let turns = script(&[&shell("echo work > work.txt; touch .git/index.lock; sync; sleep 4000"), END]);
-    let (mut host, session) = Host::with_session(turns).await?;
-    host.client.prompt(session, "hang").await?;
-    host.client.wait_for_running_tool(session).await?;
-    wait_for_file(&host, ".git/index.lock")?;
+    let (mut host, session, _) = hanging(turns, ".git/index.lock").await?;
     let launcher = super::clean_up::launcher_pid(&host)?;
     host.kill()?;
     super::clean_up::kill_process(launcher)?;
     host.launch().await?;
     let events = host.client.wait_until_idle(session).await?;
-    let opened = events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. }));
-    assert!(opened, "{events:#?}");
+    assert!(is_published(&events), "{events:#?}");
     Ok(())
 }
 
@@ -140,13 +127,7 @@ async fn a_command_that_ended_before_its_result_was_in_the_log_is_not_run_again(
         &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"^1\" }}]\n{END}"),
     ]);
     let (mut host, _) = Host::with_session(turns).await?;
-    host.stop()?;
-    host.arm("tool.unnoted");
-    host.launch().await?;
-    let session = host.client.create_session("demo").await?.id;
-    host.client.prompt(session, "count").await?;
-    host.wait_for_fault()?;
-    host.launch().await?;
+    let session = host.prompt_and_fail_at("tool.unnoted").await?;
     let events = host.client.wait_until_idle(session).await?;
     assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
     assert_eq!(tool_outcomes(&events).len(), 1, "{events:#?}");
@@ -156,17 +137,13 @@ async fn a_command_that_ended_before_its_result_was_in_the_log_is_not_run_again(
 #[tokio::test]
 async fn a_host_whose_launcher_dies_says_so_and_ends_and_the_next_one_goes_on() -> Result<()> {
     let turns = script(&[&shell("echo kept > kept.txt; sync; sleep 4000"), END]);
-    let (mut host, session) = Host::with_session(turns).await?;
-    host.client.prompt(session, "hang").await?;
-    host.client.wait_for_running_tool(session).await?;
-    wait_for_file(&host, "kept.txt")?;
+    let (mut host, session, _) = hanging(turns, "kept.txt").await?;
     super::clean_up::kill_process(super::clean_up::launcher_pid(&host)?)?;
     assert_eq!(host.wait_for_end()?, Some(6), "{}", host.log());
     assert!(host.log().contains("error: the launcher is gone"), "{}", host.log());
     host.launch().await?;
     let events = host.client.wait_until_idle(session).await?;
-    let opened = events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. }));
-    assert!(opened, "the kept file is published: {events:#?}");
+    assert!(is_published(&events), "the kept file is published: {events:#?}");
     Ok(())
 }
 
@@ -177,10 +154,7 @@ async fn a_sandbox_that_dies_under_a_tool_is_replaced_with_its_files_and_the_tur
         &format!("expect = [{{ call = 0, outcome = \"unknown\" }}]\n{}", shell("cat kept.txt")),
         &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"kept\" }}]\n{END}"),
     ]);
-    let (host, session) = Host::with_session(turns).await?;
-    host.client.prompt(session, "hang").await?;
-    host.client.wait_for_running_tool(session).await?;
-    wait_for_file(&host, "kept.txt")?;
+    let (host, session, _) = hanging(turns, "kept.txt").await?;
     let first = sandbox_processes(&host)?;
     super::clean_up::kill_process(*first.first().ok_or_else(|| anyhow::anyhow!("a sandbox lives"))?)?;
     let events = host.client.wait_until_idle(session).await?;
@@ -188,6 +162,20 @@ async fn a_sandbox_that_dies_under_a_tool_is_replaced_with_its_files_and_the_tur
     let lost = events.iter().filter(|event| matches!(event.body, EventBody::WorkspaceLost { .. })).count();
     assert_eq!(lost, 1, "one sandbox died, and that is said once: {events:#?}");
     Ok(())
+}
+
+/// A host whose first tool has written `file` and then hangs; the session, and its log until the tool began.
+async fn hanging(turns: String, file: &str) -> Result<(Host, SessionId, Vec<Event>)> {
+    let (host, session) = Host::with_session(turns).await?;
+    host.client.prompt(session, "hang").await?;
+    let before = host.client.wait_for_running_tool(session).await?;
+    wait_for_file(&host, file)?;
+    Ok((host, session, before))
+}
+
+/// Whether the work was published.
+fn is_published(events: &[Event]) -> bool {
+    events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. }))
 }
 
 fn wait_for_file(host: &Host, name: &str) -> Result<()> {
@@ -222,17 +210,13 @@ async fn a_clean_stop_keeps_the_workspace_for_the_next_start() -> Result<()> {
 #[tokio::test]
 async fn a_clean_stop_in_the_middle_of_a_tool_leaves_the_turn_for_the_next_start() -> Result<()> {
     let turns = script(&[&shell("echo kept > kept.txt; sync; sleep 4000"), END]);
-    let (mut host, session) = Host::with_session(turns).await?;
-    host.client.prompt(session, "hang").await?;
-    let before = host.client.wait_for_running_tool(session).await?;
-    wait_for_file(&host, "kept.txt")?;
+    let (mut host, session, before) = hanging(turns, "kept.txt").await?;
     assert_eq!(host.stop()?, Some(0), "{}", host.log());
     host.launch().await?;
     let events = host.client.wait_until_idle(session).await?;
     let next = events.get(before.len()).map(|event| &event.body);
     assert!(matches!(next, Some(EventBody::WorkspaceLost { .. })), "the stop itself added nothing: {events:#?}");
     assert_eq!(tool_outcomes(&events)[0].0, ToolOutcome::Unknown, "{events:#?}");
-    let opened = events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. }));
-    assert!(opened, "the kept file is published: {events:#?}");
+    assert!(is_published(&events), "the kept file is published: {events:#?}");
     Ok(())
 }

@@ -24,16 +24,9 @@ const POINTS: [&str; 8] = [
 #[tokio::test]
 async fn a_host_that_is_killed_between_any_two_steps_of_publishing_still_opens_one_pull_request() -> Result<()> {
     let turns = script(&[&shell("echo work > work.txt"), END]);
-    let mut host = Host::start(HostOptions { script: turns, ..HostOptions::default() }).await?;
-    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
+    let (mut host, _) = Host::with_session(turns).await?;
     for point in POINTS {
-        host.stop()?;
-        host.arm(point);
-        host.launch().await?;
-        let session = host.client.create_session("demo").await?.id;
-        host.client.prompt(session, "work").await?;
-        host.wait_for_fault()?;
-        host.launch().await?;
+        let session = host.prompt_and_fail_at(point).await?;
         let events = host.client.wait_until_idle(session).await?;
         let status = host.client.session(session).await?.status;
         assert_eq!(status, SessionStatus::Idle, "{point}: {events:#?}");

@@ -235,6 +235,9 @@ async fn receive_pack(
     }
     let mut command = git.forge.command(&name, &settings);
     command.args(["receive-pack", "--stateless-rpc", "."]);
+    if git.access != Access::Full {
+        super::process::distrust_input(&mut command);
+    }
     set_protocol(&mut command, "receive-pack", protocol(&headers));
     let input = Input { head, rest, limit: pack.saturating_add(commands as u64), idle: limits.idle };
     let settlement = Settlement {

@@ -50,9 +50,9 @@ const SETTINGS: &[&str] = &[
     "core.bigFileThreshold=16m",
 ];
 
-/// Most bytes that git takes for one object that is not a file, or for one buffer. A few kilobytes of a pack can stand for
-/// gigabytes of a commit.
-const ALLOCATION: &str = "256m";
+/// Most bytes that git takes for one buffer while it reads what a sandbox pushed: a few kilobytes of a pack can stand for
+/// gigabytes of a commit. Not for clones and for people's own pushes, whose tables grow with the number of objects.
+const PUSHED_ALLOCATION: &str = "128m";
 
 /// A git command on one repository, or on none.
 pub(super) fn git(search_path: &OsStr, repository: Option<&Path>, settings: &[String]) -> Command {
@@ -75,6 +75,11 @@ pub(super) fn git(search_path: &OsStr, repository: Option<&Path>, settings: &[St
     command
 }
 
+/// Bounds the memory of a git that reads what a sandbox pushed.
+pub(super) fn distrust_input(command: &mut Command) {
+    command.env("GIT_ALLOC_LIMIT", PUSHED_ALLOCATION);
+}
+
 /// The whole environment of git: nothing of the host's but where programs are found.
 fn environment(search_path: &OsStr) -> Vec<(&'static str, &OsStr)> {
     let fixed = [
@@ -87,7 +92,6 @@ fn environment(search_path: &OsStr) -> Vec<(&'static str, &OsStr)> {
         ("GIT_NO_REPLACE_OBJECTS", "1"),
         ("GIT_NO_LAZY_FETCH", "1"),
         ("GIT_OPTIONAL_LOCKS", "0"),
-        ("GIT_ALLOC_LIMIT", ALLOCATION),
         // Later versions of git change both defaults.
         ("GIT_DEFAULT_HASH", "sha1"),
         ("GIT_DEFAULT_REF_FORMAT", "files"),

@@ -1,6 +1,7 @@
 //! Tests of the forge with real git on both sides: a router on loopback, a temporary folder, a client with a clean
 //! environment.
 
+mod memory;
 mod repositories;
 mod smart_http;
 mod transfers;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ostler_protocol::ErrorCode;
 use ostler_protocol::api::{Health, RepositoryView};
-use ostler_sandbox::client::Launcher;
+use ostler_sandbox::client::{Launcher, LauncherClientError};
 use ostler_sandbox::wire::launcher::Limits;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,10 @@ pub(super) fn end_launcher(layout: &Layout) {
         let (launcher, _) = Launcher::connect(&layout.launcher_socket(), u64::MAX - 1).await?;
         launcher.shutdown().await
     });
-    if let Err(error) = ended {
+    // Nobody listens: there is none.
+    if let Err(error) = ended
+        && !matches!(error, LauncherClientError::Connect { .. })
+    {
         tracing::warn!(error = %chain(&error), "the launcher could not be ended; it ends by itself without a host");
     }
 }

@@ -170,8 +170,7 @@ impl Watch {
         } else {
             stream.next().await
         };
-        let ended = || self.dropped("the host ended the stream");
-        frame.map_err(worth_a_try)?.ok_or_else(ended)
+        frame.map_err(worth_a_try)?.ok_or(Broken::Dropped(CliError::StreamBroken))
     }
 
     /// Shows a frame; tells whether the end is reached.

@@ -31,6 +31,7 @@ fn configuration(up: Up) -> Result<HostConfig, CliError> {
         allowed_origins: up.allowed_origins,
         model: up.model,
         script: up.script.as_deref().map(absolute).transpose()?,
+        providers: std::collections::BTreeMap::new(),
         image: up.image,
         plugins: up.plugins.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
         limits: SandboxLimits { memory: up.memory, pids: up.pids, cpus: up.cpus },

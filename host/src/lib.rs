@@ -9,7 +9,7 @@
 //!                                                        forge (git, PRs) ◄┘
 //! ```
 //!
-//! Layers, lower never imports higher: `config, telemetry` ‹ `store, forge, plugins` ‹ `workspace, agent, door`
+//! Layers, lower never imports higher: `config, http, sse, telemetry` ‹ `store, forge, plugins` ‹ `workspace, agent, door`
 //! ‹ `session` ‹ `api` ‹ `cli, app`.
 
 pub mod app;
@@ -28,4 +28,6 @@ pub mod plugins;
 pub mod store;
 
 pub mod config;
+pub mod http;
+pub mod sse;
 pub mod telemetry;

@@ -102,6 +102,21 @@ pub enum EventBody {
         /// Name of the model.
         model: String,
     },
+    /// The model did not answer, and is asked again. What it had said so far does not count.
+    ModelRetried {
+        /// In which turn.
+        turn: TurnId,
+        /// To which request.
+        step: u32,
+        /// Number of the attempt that failed, from 1.
+        attempt: u32,
+        /// Attempts that are made in all.
+        of: u32,
+        /// Why it failed.
+        reason: String,
+        /// Pause before the next attempt, in milliseconds.
+        after_ms: u64,
+    },
     /// The model said something and may have asked for tools.
     ModelResponded {
         /// In which turn.
@@ -114,6 +129,29 @@ pub enum EventBody {
         calls: Vec<ToolCall>,
         /// Time to the first token, in milliseconds.
         first_token_ms: u64,
+        /// Why it stopped.
+        #[serde(default)]
+        stop: ModelStop,
+        /// Tokens, as far as the provider said.
+        #[serde(default, skip_serializing_if = "Usage::is_unknown")]
+        usage: Usage,
+    },
+    /// The conversation became too long for the model: its beginning was replaced by a summary of it.
+    ContextCompacted {
+        /// In which turn.
+        turn: TurnId,
+        /// Messages that were replaced, counted from the beginning of the conversation as it was.
+        replaced: u64,
+        /// What stands in their place.
+        summary: String,
+        /// Who wrote it.
+        by: Summarizer,
+        /// Why it was necessary.
+        reason: String,
+        /// Tokens of the conversation before, as far as they are known or can be estimated.
+        tokens_before: u64,
+        /// Tokens of the conversation after, estimated.
+        tokens_after: u64,
     },
     /// The hooks decided about an effect.
     Decided {
@@ -223,6 +261,49 @@ pub struct ToolCall {
     pub tool: String,
     /// Arguments as the model gave them.
     pub arguments: serde_json::Value,
+}
+
+/// Why a model stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelStop {
+    /// It was done, or waits for its tools.
+    #[default]
+    Finished,
+    /// It reached the limit on its output; no call of such an answer is run.
+    OutputLimit,
+}
+
+/// Tokens of one request, as the provider counts them; absent where it did not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the request, those from the provider's cache included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<u64>,
+    /// Tokens of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<u64>,
+    /// Tokens of the request that came from the provider's cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_input_tokens: Option<u64>,
+}
+
+impl Usage {
+    /// Whether the provider said nothing.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Who wrote a summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Summarizer {
+    /// The model.
+    Model,
+    /// The host, by listing what happened: the model could not.
+    Host,
 }
 
 /// What the hooks decided, strongest first.

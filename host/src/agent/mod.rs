@@ -3,6 +3,7 @@
 //! Knows neither sessions nor HTTP: the session's actor calls the parts of a turn from here one by one, because every
 //! step between them is an event.
 
+pub mod compaction;
 pub mod context;
 pub mod message;
 pub mod model;

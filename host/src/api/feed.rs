@@ -190,7 +190,9 @@ struct Superseded {
 impl Superseded {
     fn note(&mut self, body: &EventBody) {
         match body {
-            EventBody::ModelResponded { turn, step, .. } => self.turn = Some((*turn, *step)),
+            EventBody::ModelResponded { turn, step, .. } | EventBody::ModelRetried { turn, step, .. } => {
+                self.turn = Some((*turn, *step));
+            }
             EventBody::TurnFinished { turn, .. } => self.turn = Some((*turn, u32::MAX)),
             EventBody::ToolFinished { call, .. } => {
                 if self.calls.len() == ENDED_CALLS {

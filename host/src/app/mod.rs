@@ -7,6 +7,7 @@
 
 mod error;
 mod layout;
+mod models;
 mod parts;
 mod privileges;
 
@@ -25,7 +26,6 @@ use rustix::fs::{FlockOperation, flock};
 use self::layout::Layout;
 use self::parts::Start;
 use self::privileges::User;
-use crate::agent::model::{Script, ScriptedModel};
 use crate::config::HostConfig;
 
 pub use error::AppError;
@@ -47,7 +47,7 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
     }
     privileges::raise_limits();
     let layout = Layout::at(&config.data)?;
-    let model = model(&config)?;
+    let models = models::models(&config)?;
     let listener = bind(&config)?;
     let image = Store::at(&layout.store()).resolve(&config.image).map_err(|error| {
         let hint = format!(
@@ -62,7 +62,7 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
     layout.make(user)?;
     let _lock = lock(&layout)?;
     let token = parts::token(&layout, user)?;
-    let start = Start { listener, image: image.as_str().to_owned(), model, plugins, token };
+    let start = Start { listener, image: image.as_str().to_owned(), models, plugins, token };
     let spawned = start_launcher(&layout, user)?;
     let outcome = run(config, &layout, user, start, ready);
     if let (Err(_), Spawned::New(mut child)) = (&outcome, spawned) {
@@ -86,20 +86,6 @@ fn run(
         AppError::new("the runtime cannot start", "check the limits on processes and descriptors").because(error)
     })?;
     runtime.block_on(parts::serve(config, layout, start, announce, ready))
-}
-
-fn model(config: &HostConfig) -> Result<ScriptedModel, AppError> {
-    let path = config.script.as_deref().ok_or_else(|| {
-        let message = format!("the model `{}` needs a script", config.model);
-        AppError::new(
-            message,
-            "give the conversation to play: --script FILE (the only model of this version is `scripted`)",
-        )
-    })?;
-    let script = Script::read(path).map_err(|error| {
-        AppError::new(crate::telemetry::chain(&error), "the format is described in docs/src/scripted-model.md")
-    })?;
-    Ok(ScriptedModel::new(script))
 }
 
 fn bind(config: &HostConfig) -> Result<TcpListener, AppError> {

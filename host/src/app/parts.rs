@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::error::AppError;
 use super::layout::Layout;
 use super::privileges::User;
-use crate::agent::model::ScriptedModel;
+use crate::agent::model::Models;
 use crate::api::{self, ApiFailure, ApiLimits, ApiState, ApiToken, HealthSource, HostGuard, Repositories};
 use crate::cli::discovery::{self, Location};
 use crate::config::HostConfig;
 use crate::forge::{Access, Forge, RepositoryName, git_router};
 use crate::plugins::{Package, PluginError, PluginHost, PluginSource};
-use crate::session::{Clock, Models, Services, Sessions};
+use crate::session::{Clock, Services, Sessions};
 use crate::store::{Blobs, Index, SessionLogs};
 use crate::telemetry::chain;
 use crate::workspace::Workspaces;
@@ -66,8 +66,8 @@ pub(super) struct Start {
     pub(super) listener: std::net::TcpListener,
     /// Digest of the image of workspaces.
     pub(super) image: String,
-    /// The model.
-    pub(super) model: ScriptedModel,
+    /// The models.
+    pub(super) models: Models,
     /// The plugins' files.
     pub(super) plugins: Vec<Package>,
     /// What every request must carry.
@@ -124,7 +124,7 @@ pub(super) async fn serve(
     announcement: Announcement,
     ready: impl FnOnce(&str),
 ) -> Result<(), AppError> {
-    let Start { listener, image, model, plugins, token } = start;
+    let Start { listener, image, models, plugins, token } = start;
     let internal = |error: &(dyn std::error::Error + 'static)| AppError::new(chain(error), "the log has more");
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| internal(&error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
@@ -139,9 +139,8 @@ pub(super) async fn serve(
     let limits =
         Limits { memory: config.limits.memory.0, pids: config.limits.pids, cpu_millis: config.limits.cpus.millis };
     let workspaces = Workspaces::new(launcher.clone(), image, limits, epoch, forge.clone(), living);
-    let models = Models::new(Arc::new(model), []);
     let about = About {
-        model: models.default_name().to_owned(),
+        model: models.default_name().unwrap_or_default().to_owned(),
         image: config.image.clone(),
         plugins: plugins.plugins().into_iter().map(|plugin| plugin.id).collect(),
     };

@@ -93,8 +93,8 @@ pub(super) struct Up {
     pub listen: SocketAddr,
 
     /// Model of sessions that name none
-    #[arg(long, default_value = config::DEFAULT_MODEL, value_name = "NAME")]
-    pub model: String,
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
 
     /// Conversation that the scripted model plays
     #[arg(long, value_name = "FILE")]

@@ -59,11 +59,11 @@ impl Client {
 
     fn new(url: Url, token: ApiToken) -> Result<Self, CliError> {
         let build = |builder: reqwest::ClientBuilder| {
-            let builder = builder.no_proxy().redirect(reqwest::redirect::Policy::none()).connect_timeout(CONNECT_TIME);
+            let builder = builder.no_proxy().connect_timeout(CONNECT_TIME);
             builder.build().map_err(|source| CliError::Transport { operation: "prepare the HTTP client", source })
         };
-        let http = build(reqwest::Client::builder().timeout(ANSWER_TIME))?;
-        let streams = build(reqwest::Client::builder().read_timeout(SILENCE))?;
+        let http = build(crate::http::plain().timeout(ANSWER_TIME))?;
+        let streams = build(crate::http::plain().read_timeout(SILENCE))?;
         Ok(Self { http, streams, url, token })
     }
 
@@ -193,7 +193,7 @@ impl FrameStream {
     pub async fn next(&mut self) -> Result<Option<Frame>, CliError> {
         let operation = "watch the session";
         loop {
-            if let Some(frame) = self.parser.next() {
+            if let Some(frame) = self.parser.next_frame() {
                 return Ok(Some(frame));
             }
             let chunk = self.response.chunk().await;

@@ -28,7 +28,6 @@ pub mod discovery;
 mod error;
 mod git;
 mod output;
-mod sse;
 mod table;
 mod terminal;
 
@@ -44,6 +43,8 @@ use args::Command;
 use client::Client;
 pub use error::CliError;
 use output::Printer;
+
+use crate::sse;
 
 /// Reads the arguments of the process, does what they say, and tells how it went. Ends the process itself only
 /// where clap does: for `--help`, `--version` and wrong arguments.

@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
-use ostler_protocol::event::{Blob, Person, Reason, ToolCall, ToolOutcome, TurnOutcome, Verdict};
+use ostler_protocol::event::{
+    Blob, ModelStop, Person, Reason, Summarizer, ToolCall, ToolOutcome, TurnOutcome, Verdict,
+};
 use ostler_protocol::{CallId, Delta, Event, EventBody, TurnId};
 use serde_json::Value;
 
@@ -76,7 +78,13 @@ impl Transcript {
 
     fn body(&mut self, body: &EventBody) -> String {
         match body {
-            EventBody::ModelResponded { turn, step, text, calls, .. } => self.responded(*turn, *step, text, calls),
+            EventBody::ModelResponded { turn, step, text, calls, stop, .. } => {
+                let mut printed = self.responded(*turn, *step, text, calls);
+                if *stop == ModelStop::OutputLimit {
+                    printed.push_str(&(self.paint.caution("the answer reached the limit on its length") + "\n"));
+                }
+                printed
+            }
             EventBody::Decided { hook, call, verdict, reasons, .. } => self.decided(hook, *call, *verdict, reasons),
             EventBody::ToolStarted { call, tool, arguments, .. } => self.started(*call, tool, arguments),
             EventBody::ToolFinished { call, outcome, output, blob, exit_status, took_ms } => {
@@ -110,6 +118,19 @@ impl Transcript {
             EventBody::ContextAdded { source, text } => {
                 let lines = text.lines().count();
                 paint.faint(&format!("context: {} ({lines} lines)", one_line(source, LINE))) + "\n"
+            }
+            EventBody::ModelRetried { attempt, of, reason, after_ms, .. } => {
+                let (next, pause) = (attempt + 1, duration(*after_ms));
+                let word = paint.caution("the model did not answer:");
+                format!("{word} {}; asking again in {pause} (attempt {next} of {of})\n", clean(reason))
+            }
+            EventBody::ContextCompacted { replaced, reason, by, tokens_before, tokens_after, .. } => {
+                let who = if *by == Summarizer::Host { ", listed by the host" } else { "" };
+                let word = paint.caution("context compacted:");
+                let what = format!(
+                    "{replaced} messages became a summary{who} (about {tokens_before} → {tokens_after} tokens)"
+                );
+                format!("{word} {what}; {}\n", clean(reason))
             }
             EventBody::StopRequested => paint.caution("stop was asked for") + "\n",
             EventBody::BranchPushed { branch, commit } => {

@@ -49,8 +49,6 @@ pub mod env {
 pub const DEFAULT_DATA: &str = "/var/lib/ostler";
 /// Default address of the API: loopback, because what it serves is a shell on the operator's machine.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7878";
-/// Default model.
-pub const DEFAULT_MODEL: &str = "scripted/demo";
 /// Default image of a workspace.
 pub const DEFAULT_IMAGE: &str = "base";
 /// Name of the token file in the folder of the host's state.
@@ -70,7 +68,7 @@ pub struct HostConfig {
     /// Web origins that may call the API.
     pub allowed_origins: Vec<String>,
     /// Model of a session that names none.
-    pub model: String,
+    pub model: Option<String>,
     /// Conversation that the scripted model plays.
     pub script: Option<PathBuf>,
     /// Providers of models by name; the part of a model's name before the first `/`.

@@ -1,23 +1,24 @@
 //! Acts of a session, each in a task of its own that reports back to the actor.
 //!
 //! A task that panics reports a failure too: no turn waits for ever for an act that is gone. What the acts of a tool
-//! call do is in [`super::tool_calls`], what publishing does in [`super::publish`].
+//! call do is in [`super::tool_calls`], those around the model are in [`super::model_calls`], what publishing does in [`super::publish`].
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ostler_protocol::event::{ToolCall, ToolOutcome};
-use ostler_protocol::{CallId, Delta, ErrorCode, EventBody, TurnId};
+use ostler_protocol::{ErrorCode, EventBody, TurnId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::job::{Job, decided, fragment, milliseconds, purpose};
 use super::mailbox::Message;
+use super::model_calls::{self, Conversation};
 use super::state::{Act, Fragment, Input, State, ToolResult};
 use super::{publish, tool_calls};
 use crate::agent::context;
 use crate::agent::message::Message as Said;
-use crate::agent::model::{ModelError, Response};
 use crate::door::DoorEvent;
 use crate::forge::RepositoryName;
 use crate::plugins::{SessionSource, SessionStart};
@@ -29,9 +30,9 @@ const MAX_REFUSALS: usize = 200;
 /// The work of an act, which reports by itself; `None` for one that is nothing to wait for.
 pub(super) fn work(job: Job, act: Act, state: &State) -> Option<BoxFuture<'static, ()>> {
     let last_words = match &act {
-        Act::RequestModel { turn, step } => {
+        Act::RequestModel { turn, step, .. } | Act::Compact { turn, step, .. } => {
             let (turn, step, message) = (*turn, *step, "the model's task ended unexpectedly".to_owned());
-            Some(Input::ModelFailed { turn, step, code: ErrorCode::Internal, message })
+            Some(Input::ModelFailed { turn, step, code: ErrorCode::Internal, message, retry: None })
         }
         Act::DecideTool { turn, call: ToolCall { call, .. } }
         | Act::RunTool { turn, call, .. }
@@ -57,8 +58,12 @@ pub(super) fn work(job: Job, act: Act, state: &State) -> Option<BoxFuture<'stati
     let work: BoxFuture<'static, Option<Input>> = match act {
         Act::StartWorkspace => Box::pin(start_workspace(job.clone())),
         Act::LoadContext { turn } => Box::pin(load_context(job.clone(), turn)),
-        Act::RequestModel { turn, step } => {
-            Box::pin(request_model(job.clone(), turn, step, state.conversation.clone()))
+        Act::RequestModel { turn, step, after_ms } => {
+            let pause = Duration::from_millis(after_ms);
+            Box::pin(model_calls::request(job.clone(), turn, step, pause, Conversation::of(state)))
+        }
+        Act::Compact { turn, step, reason, times } => {
+            Box::pin(model_calls::compact(job.clone(), turn, step, reason, times, Conversation::of(state)))
         }
         Act::DecideTool { turn, call } => Box::pin(tool_calls::decide(job.clone(), turn, call)),
         Act::RunTool { turn, call, tool, arguments } => {
@@ -150,41 +155,6 @@ async fn load_context(job: Job, turn: TurnId) -> Option<Input> {
     let decided = decided(&decision, None);
     fragments.extend(decision.context.into_iter().map(fragment));
     Some(Input::ContextLoaded { turn, decided: Some(decided), fragments })
-}
-
-async fn request_model(job: Job, turn: TurnId, step: u32, messages: Vec<Said>) -> Option<Input> {
-    let failed = |code, message| Some(Input::ModelFailed { turn, step, code, message });
-    let name = &job.identity.model;
-    let Some(model) = job.services.models.get(name) else {
-        let names = job.services.models.names().join(", ");
-        return failed(ErrorCode::ModelFailed, format!("this host has no model `{name}`; it has: {names}"));
-    };
-    let identity = &job.identity;
-    let request = context::request(&messages, &identity.repository, &identity.branch, &identity.base_branch);
-    let (pieces, mut received) = mpsc::channel::<String>(256);
-    let deltas = job.deltas.clone();
-    let forward = tokio::spawn(async move {
-        while let Some(text) = received.recv().await {
-            // Nobody listening is no error: deltas are volatile.
-            let _ = deltas.send(Delta::ModelText { turn, step, text });
-        }
-    });
-    let answer: Result<Response, ModelError> = tokio::select! {
-        answer = model.respond(request, pieces) => answer,
-        () = job.cancel.cancelled() => return failed(ErrorCode::ModelFailed, "the turn was cancelled".to_owned()),
-    };
-    // The sender is gone with the answer, so this ends; it keeps the last piece before the event that replaces it.
-    let _ = forward.await;
-    match answer {
-        Ok(Response { text, calls, first_token_ms }) => {
-            let calls = calls
-                .into_iter()
-                .map(|(tool, arguments)| ToolCall { call: CallId::generate(), tool, arguments })
-                .collect();
-            Some(Input::ModelResponded { turn, step, text, calls, first_token_ms })
-        }
-        Err(error) => failed(error.code(), chain(&error)),
-    }
 }
 
 fn last_answer(conversation: &[Said]) -> String {

@@ -1,9 +1,10 @@
 //! The state as a fold over events: what a restarted host knows is what the log says.
 
 use ostler_protocol::EventBody;
-use ostler_protocol::event::{ToolCall, TurnOutcome};
+use ostler_protocol::event::{ModelStop, ToolCall, TurnOutcome, Usage};
 
 use super::state::{Identity, Prompt, Stage, State, Turn, Workspace};
+use crate::agent::compaction;
 use crate::agent::message::Message;
 
 /// Longest title, in characters.
@@ -27,7 +28,10 @@ impl State {
                 self.conversation.push(Message::User { text: prompt.text });
                 let calls = std::collections::VecDeque::new();
                 let (id, author, stage) = (*turn, prompt.author, Stage::Starting);
-                self.turn = Some(Turn { id, author, step: 0, calls, stage, stopping: false });
+                let (step, failed_attempts, compactions, cut_answers) = (0, 0, 0, 0);
+                let stopping = false;
+                self.turn =
+                    Some(Turn { id, author, step, failed_attempts, compactions, cut_answers, calls, stage, stopping });
             }
             EventBody::TurnFinished { turn, outcome } => {
                 if let Some(finished) = self.turn.take() {
@@ -43,7 +47,16 @@ impl State {
                 self.context_loaded = true;
                 self.with_turn(|turn| (turn.step, turn.stage) = (*step, Stage::Model));
             }
-            EventBody::ModelResponded { text, calls, .. } => self.apply_response(text, calls),
+            EventBody::ModelRetried { attempt, .. } => self.with_turn(|turn| turn.failed_attempts = *attempt),
+            EventBody::ModelResponded { text, calls, stop, usage, .. } => {
+                self.apply_response(text, calls, *stop, *usage);
+            }
+            EventBody::ContextCompacted { replaced, summary, .. } => {
+                let replaced = usize::try_from(*replaced).unwrap_or(usize::MAX);
+                self.conversation = compaction::apply(&self.conversation, replaced, summary);
+                self.counted = None;
+                self.with_turn(|turn| turn.compactions += 1);
+            }
             EventBody::ToolStarted { call, arguments, .. } => self.with_turn(|turn| {
                 turn.stage = Stage::Running;
                 // From here on the call is what the hooks made of it.
@@ -94,9 +107,14 @@ impl State {
         });
     }
 
-    fn apply_response(&mut self, text: &str, calls: &[ToolCall]) {
+    fn apply_response(&mut self, text: &str, calls: &[ToolCall], stop: ModelStop, usage: Usage) {
         self.conversation.push(Message::Assistant { text: text.to_owned(), calls: calls.to_vec() });
+        if let Some(input) = usage.input_tokens {
+            self.counted = Some((self.conversation.len(), input.saturating_add(usage.output_tokens.unwrap_or(0))));
+        }
         self.with_turn(|turn| {
+            (turn.failed_attempts, turn.compactions) = (0, 0);
+            turn.cut_answers = if stop == ModelStop::OutputLimit { turn.cut_answers + 1 } else { 0 };
             turn.calls = calls.iter().cloned().collect();
             turn.stage = Stage::Deciding;
         });

@@ -9,6 +9,8 @@
 //!    └───────────────── Publishing ◄── turn finished (done)
 //! ```
 //!
+//! What happens between a question to the model and its answer is in [`super::asking`].
+//!
 //! A step says what to append; the actor makes that durable, then performs the acts. Everything that must
 //! survive a crash is a fold over events ([`State::apply`]); what is not (which act is under way) is found again by
 //! [`Input::Recovered`].
@@ -19,9 +21,6 @@ use ostler_protocol::{CallId, ErrorCode, EventBody, PromptId, TurnId};
 
 use super::state::{Act, Fragment, Input, Prompt, Stage, State, Step, ToolDecision, ToolResult, Turn, Workspace};
 use crate::agent::message::Message;
-
-/// Model requests in one turn before it is ended as failed.
-pub const MAX_STEPS: u32 = 200;
 
 /// Prompts that may wait behind the turn under way.
 pub const MAX_QUEUE: usize = 32;
@@ -44,17 +43,10 @@ impl State {
             Input::Prompt(prompt) => self.on_prompt(&mut step, prompt),
             Input::Stop => self.on_stop(&mut step),
             Input::ContextLoaded { turn, decided, fragments } => self.on_context(&mut step, turn, decided, fragments),
-            Input::ModelResponded { turn, step: number, text, calls, first_token_ms } => {
-                if self.is_at(turn, &Stage::Model) && self.turn.as_ref().is_some_and(|turn| turn.step == number) {
-                    self.emit(&mut step, EventBody::ModelResponded { turn, step: number, text, calls, first_token_ms });
-                    self.go_on(&mut step);
-                }
-            }
-            Input::ModelFailed { turn, step: number, code, message } => {
-                if self.is_at(turn, &Stage::Model) && self.turn.as_ref().is_some_and(|turn| turn.step == number) {
-                    self.finish_turn(&mut step, TurnOutcome::Failed { code, message });
-                }
-            }
+            Input::ModelResponded { .. }
+            | Input::ModelFailed { .. }
+            | Input::ContextFull { .. }
+            | Input::Compacted { .. } => self.on_model(&mut step, input),
             Input::ToolDecided { turn, call, decision } => self.on_decided(&mut step, turn, call, decision),
             Input::ToolFinished { turn, call, result } => self.on_tool_finished(&mut step, turn, call, result),
             Input::WorkspaceReady { took_ms, restored } => {
@@ -77,12 +69,12 @@ impl State {
         step
     }
 
-    fn emit(&mut self, step: &mut Step, body: EventBody) {
+    pub(super) fn emit(&mut self, step: &mut Step, body: EventBody) {
         self.apply(&body);
         step.append.push(body);
     }
 
-    fn is_at(&self, turn: TurnId, stage: &Stage) -> bool {
+    pub(super) fn is_at(&self, turn: TurnId, stage: &Stage) -> bool {
         self.turn.as_ref().is_some_and(|current| current.id == turn && current.stage == *stage && !current.stopping)
     }
 
@@ -100,7 +92,7 @@ impl State {
         self.emit(step, EventBody::TurnStarted { turn, prompt });
         self.want_workspace(step);
         if self.context_loaded {
-            self.ask_model(step);
+            self.ask_model(step, 0);
         } else {
             step.acts.push(Act::LoadContext { turn });
         }
@@ -111,18 +103,6 @@ impl State {
             self.emit(step, EventBody::WorkspaceRequested);
             step.acts.push(Act::StartWorkspace);
         }
-    }
-
-    fn ask_model(&mut self, step: &mut Step) {
-        let Some(turn) = &self.turn else { return };
-        let (id, number) = (turn.id, turn.step + 1);
-        if number > MAX_STEPS {
-            let message = format!("the agent asked the model {MAX_STEPS} times in one turn without an end");
-            return self.finish_turn(step, TurnOutcome::Failed { code: ErrorCode::ModelFailed, message });
-        }
-        let model = self.session.as_ref().map(|session| session.model.clone()).unwrap_or_default();
-        self.emit(step, EventBody::ModelRequested { turn: id, step: number, model });
-        step.acts.push(Act::RequestModel { turn: id, step: number });
     }
 
     fn on_context(&mut self, step: &mut Step, turn: TurnId, decided: Option<EventBody>, fragments: Vec<Fragment>) {
@@ -136,11 +116,11 @@ impl State {
             self.emit(step, EventBody::ContextAdded { source: fragment.source, text: fragment.text });
         }
         self.context_loaded = true;
-        self.ask_model(step);
+        self.ask_model(step, 0);
     }
 
     /// After a model's answer or a call's end: the next call, the next model request, or the end.
-    fn go_on(&mut self, step: &mut Step) {
+    pub(super) fn go_on(&mut self, step: &mut Step) {
         let Some(turn) = &self.turn else { return };
         if turn.stopping {
             return self.finish_turn(step, TurnOutcome::Stopped);
@@ -152,7 +132,7 @@ impl State {
             None if matches!(self.conversation.last(), Some(Message::Assistant { .. })) => {
                 self.finish_turn(step, TurnOutcome::Done);
             }
-            None => self.ask_model(step),
+            None => self.ask_model(step, 0),
         }
     }
 
@@ -261,7 +241,7 @@ impl State {
         }
     }
 
-    fn finish_turn(&mut self, step: &mut Step, outcome: TurnOutcome) {
+    pub(super) fn finish_turn(&mut self, step: &mut Step, outcome: TurnOutcome) {
         let Some(turn) = &self.turn else { return };
         let id = turn.id;
         let open: Vec<CallId> = turn.calls.iter().map(|call| call.call).collect();
@@ -317,9 +297,9 @@ impl State {
                 self.want_workspace(step);
                 step.acts.push(Act::LoadContext { turn: turn.id });
             }
-            Stage::Model => {
+            Stage::Model | Stage::Compacting => {
                 self.want_workspace(step);
-                step.acts.push(Act::RequestModel { turn: turn.id, step: turn.step });
+                step.acts.push(Act::RequestModel { turn: turn.id, step: turn.step, after_ms: 0 });
             }
             Stage::Deciding | Stage::Waiting { .. } => {
                 self.want_workspace(step);

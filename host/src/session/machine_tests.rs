@@ -4,11 +4,13 @@ use std::collections::HashSet;
 
 use ostler_protocol::DecisionId;
 use ostler_protocol::api::SessionStatus;
-use ostler_protocol::event::Person;
+use ostler_protocol::event::{ModelStop, Person, Summarizer, Usage};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::session::asking::MAX_STEPS;
+use crate::session::state::{Answer, Compaction, Retry};
 
 fn person() -> Person {
     Person { name: "Robin".into(), email: "robin@example.org".into() }
@@ -42,8 +44,17 @@ fn asked() -> (State, TurnId, Vec<EventBody>) {
     (state, turn, log)
 }
 
+fn answer(calls: Vec<ToolCall>, stop: ModelStop) -> Answer {
+    Answer { text: "words".into(), calls, first_token_ms: 1, stop, usage: Usage::default() }
+}
+
+fn compaction(replaced: usize) -> Compaction {
+    let (summary, by, reason) = ("so far".to_owned(), Summarizer::Model, "too long".to_owned());
+    Compaction { replaced, summary, by, reason, tokens_before: 9, tokens_after: 5 }
+}
+
 fn responded(turn: TurnId, step: u32, calls: Vec<ToolCall>) -> Input {
-    Input::ModelResponded { turn, step, text: "words".into(), calls, first_token_ms: 1 }
+    Input::ModelResponded { turn, step, answer: answer(calls, ModelStop::Finished) }
 }
 
 fn kinds(step: &Step) -> Vec<String> {
@@ -257,7 +268,10 @@ enum Move {
     Stop,
     Context,
     Model { calls: usize },
-    ModelFails,
+    ModelFails { retry: bool },
+    Cut,
+    Full,
+    Compacted,
     Decide(u8),
     Finish,
     Ready,
@@ -272,7 +286,10 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::Stop),
         3 => Just(Move::Context),
         5 => (0usize..3).prop_map(|calls| Move::Model { calls }),
-        1 => Just(Move::ModelFails),
+        2 => any::<bool>().prop_map(|retry| Move::ModelFails { retry }),
+        1 => Just(Move::Cut),
+        2 => Just(Move::Full),
+        2 => Just(Move::Compacted),
         5 => (0u8..6).prop_map(Move::Decide),
         5 => Just(Move::Finish),
         3 => Just(Move::Ready),
@@ -291,9 +308,19 @@ fn input_for(state: &State, next: &Move) -> Option<Input> {
         Move::Stop => Input::Stop,
         Move::Context => Input::ContextLoaded { turn: turn?.id, decided: None, fragments: Vec::new() },
         Move::Model { calls } => responded(turn?.id, turn?.step, (0..*calls).map(|_| call("shell")).collect()),
-        Move::ModelFails => {
+        Move::ModelFails { retry } => {
             let (turn, step, code) = (turn?.id, turn?.step, ErrorCode::ModelFailed);
-            Input::ModelFailed { turn, step, code, message: "no".into() }
+            let retry = retry.then_some(Retry { of: 3, after_ms: 1 });
+            Input::ModelFailed { turn, step, code, message: "no".into(), retry }
+        }
+        Move::Cut => {
+            let answer = answer(Vec::new(), ModelStop::OutputLimit);
+            Input::ModelResponded { turn: turn?.id, step: turn?.step, answer }
+        }
+        Move::Full => Input::ContextFull { turn: turn?.id, step: turn?.step, reason: "too long".into() },
+        Move::Compacted => {
+            let replaced = state.conversation.iter().position(|said| matches!(said, Message::Assistant { .. }))?;
+            Input::Compacted { turn: turn?.id, step: turn?.step, compaction: compaction(replaced) }
         }
         Move::Decide(verdict) => {
             let all = [Verdict::Pass, Verdict::Rewrite, Verdict::Ask, Verdict::Defer, Verdict::Deny, Verdict::Halt];

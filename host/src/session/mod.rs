@@ -11,6 +11,7 @@
 //! Owns the life of sessions. Does not know HTTP, SQL or WIT.
 
 mod actor;
+mod asking;
 mod effects;
 mod error;
 mod fold;
@@ -18,6 +19,7 @@ mod job;
 mod log;
 mod machine;
 mod mailbox;
+mod model_calls;
 mod publish;
 mod registry;
 mod services;
@@ -41,7 +43,7 @@ use crate::forge::RepositoryName;
 use crate::workspace::chain;
 
 pub use error::SessionError;
-pub use services::{Clock, Models, Services};
+pub use services::{Clock, Services};
 
 /// Most of a diff that is sent, in bytes.
 const MAX_DIFF: usize = 4 * 1024 * 1024;

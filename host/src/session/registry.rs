@@ -41,16 +41,23 @@ impl Registry {
         Self { services: Arc::new(services), slots: Mutex::new(HashMap::new()), closing: AtomicBool::new(false) }
     }
 
+    /// The model of a new session.
+    fn model(&self, named: Option<String>) -> Result<String, SessionError> {
+        let models = &self.services.models;
+        let Some(name) = named.or_else(|| models.default_name().map(str::to_owned)) else {
+            let error = SessionError::new(ErrorCode::BadRequest, "no model was chosen, and this host has no default");
+            return Err(error.with_hint("name one, such as `--model anthropic/NAME`, or start the host with one"));
+        };
+        let known = models.get(&name);
+        known.map_err(|error| SessionError::new(ErrorCode::NotFound, error.to_string()))?;
+        Ok(name)
+    }
+
     pub(super) async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
         let author = check_person(request.author)?;
         let repository = request.repository.parse::<RepositoryName>().map_err(name_error)?;
         let branch = self.services.forge.resolve(&repository, request.branch.as_deref()).await.map_err(forge_error)?;
-        let model = request.model.unwrap_or_else(|| self.services.models.default_name().to_owned());
-        if self.services.models.get(&model).is_none() {
-            let names = self.services.models.names().join(", ");
-            let error = SessionError::new(ErrorCode::NotFound, format!("this host has no model `{model}`"));
-            return Err(error.with_hint(format!("it has: {names}")));
-        }
+        let model = self.model(request.model)?;
         let session = SessionId::generate();
         let created = EventBody::SessionCreated {
             session,

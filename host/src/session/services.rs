@@ -1,10 +1,9 @@
 //! What sessions are made of: the parts that every actor uses.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::agent::model::Model;
+use crate::agent::model::Models;
 use crate::forge::Forge;
 use crate::plugins::PluginHost;
 use crate::store::{Blobs, Index, SessionLogs};
@@ -30,43 +29,6 @@ pub struct Services {
     pub url: String,
     /// The clock.
     pub clock: Clock,
-}
-
-/// Models by name.
-#[derive(Clone)]
-pub struct Models {
-    default: String,
-    by_name: HashMap<String, Arc<dyn Model>>,
-}
-
-impl Models {
-    /// A set with its default.
-    #[must_use]
-    pub fn new(default: Arc<dyn Model>, others: impl IntoIterator<Item = Arc<dyn Model>>) -> Self {
-        let name = default.name().to_owned();
-        let all = std::iter::once(default).chain(others);
-        Self { default: name, by_name: all.map(|model| (model.name().to_owned(), model)).collect() }
-    }
-
-    /// Name of the default model.
-    #[must_use]
-    pub fn default_name(&self) -> &str {
-        &self.default
-    }
-
-    /// A model by name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<Arc<dyn Model>> {
-        self.by_name.get(name).cloned()
-    }
-
-    /// All names, sorted.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.by_name.keys().cloned().collect();
-        names.sort();
-        names
-    }
 }
 
 /// Milliseconds since the Unix epoch.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use ostler_protocol::event::{Blob, Person, Reason, ToolCall, ToolOutcome, Verdict};
+use ostler_protocol::event::{Blob, ModelStop, Person, Reason, Summarizer, ToolCall, ToolOutcome, Usage, Verdict};
 use ostler_protocol::{CallId, DecisionId, ErrorCode, EventBody, PromptId, PullRequestId, SessionId, TurnId};
 
 use crate::agent::message::Message;
@@ -14,6 +14,8 @@ pub struct State {
     pub session: Option<Identity>,
     /// What the model is told, in order.
     pub conversation: Vec<Message>,
+    /// How many messages of the conversation the provider counted last, and how many tokens that were.
+    pub counted: Option<(usize, u64)>,
     /// Prompts that wait, oldest first.
     pub queue: VecDeque<Prompt>,
     /// The turn under way.
@@ -77,6 +79,12 @@ pub struct Turn {
     pub author: Person,
     /// Number of the last model request, 0 before the first.
     pub step: u32,
+    /// Attempts at the model's next answer that failed in a row.
+    pub failed_attempts: u32,
+    /// Times in a row that the conversation was compacted without an answer since.
+    pub compactions: u32,
+    /// Answers in a row that reached the limit on their output.
+    pub cut_answers: u32,
     /// Calls that have no result yet, in order; the first is the current one.
     pub calls: VecDeque<ToolCall>,
     /// Where it is.
@@ -92,6 +100,8 @@ pub enum Stage {
     Starting,
     /// The model is being asked.
     Model,
+    /// The conversation is being summarized. The log does not know it: after a restart the model is asked again.
+    Compacting,
     /// The hooks are deciding about the first call.
     Deciding,
     /// The first call is allowed and waits for the sandbox.
@@ -170,6 +180,47 @@ impl ToolResult {
     }
 }
 
+/// What the model answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Its words.
+    pub text: String,
+    /// What it wants done, in order.
+    pub calls: Vec<ToolCall>,
+    /// Time to the first token, in milliseconds.
+    pub first_token_ms: u64,
+    /// Why it stopped.
+    pub stop: ModelStop,
+    /// Tokens, as far as the provider said.
+    pub usage: Usage,
+}
+
+/// How a model that did not answer is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts that are made in all.
+    pub of: u32,
+    /// Pause before the next one, in milliseconds.
+    pub after_ms: u64,
+}
+
+/// What takes the place of the beginning of a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compaction {
+    /// Messages that it replaces.
+    pub replaced: usize,
+    /// The summary.
+    pub summary: String,
+    /// Who wrote it.
+    pub by: Summarizer,
+    /// Why it was necessary.
+    pub reason: String,
+    /// Tokens before, known or estimated.
+    pub tokens_before: u64,
+    /// Tokens after, estimated.
+    pub tokens_after: u64,
+}
+
 /// What happens to a session.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -180,9 +231,13 @@ pub enum Input {
     /// The context was loaded.
     ContextLoaded { turn: TurnId, decided: Option<EventBody>, fragments: Vec<Fragment> },
     /// The model answered.
-    ModelResponded { turn: TurnId, step: u32, text: String, calls: Vec<ToolCall>, first_token_ms: u64 },
+    ModelResponded { turn: TurnId, step: u32, answer: Answer },
     /// The model did not answer.
-    ModelFailed { turn: TurnId, step: u32, code: ErrorCode, message: String },
+    ModelFailed { turn: TurnId, step: u32, code: ErrorCode, message: String, retry: Option<Retry> },
+    /// The conversation is too long for the model.
+    ContextFull { turn: TurnId, step: u32, reason: String },
+    /// The beginning of the conversation was summarized.
+    Compacted { turn: TurnId, step: u32, compaction: Compaction },
     /// The hooks decided about a call.
     ToolDecided { turn: TurnId, call: CallId, decision: ToolDecision },
     /// A call ended.
@@ -204,8 +259,10 @@ pub enum Act {
     StartWorkspace,
     /// Load the context of the session.
     LoadContext { turn: TurnId },
-    /// Ask the model.
-    RequestModel { turn: TurnId, step: u32 },
+    /// Ask the model, after a pause.
+    RequestModel { turn: TurnId, step: u32, after_ms: u64 },
+    /// Summarize the beginning of the conversation.
+    Compact { turn: TurnId, step: u32, reason: String, times: u32 },
     /// Ask the hooks about a call.
     DecideTool { turn: TurnId, call: ToolCall },
     /// Run a call.

@@ -12,7 +12,7 @@ use regex::Regex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{Model, ModelError, Request, Response};
+use super::{Model, ModelError, Request, Response, milliseconds};
 use crate::agent::message::Message;
 
 /// Version of the file format.
@@ -229,12 +229,8 @@ impl Model for ScriptedModel {
         }
         let calls = turn.calls.iter().map(|call| (call.tool.clone(), call.arguments.clone())).collect();
         let first_token_ms = first_token_ms.unwrap_or_else(|| milliseconds(started.elapsed()));
-        Ok(Response { text: turn.say.clone(), calls, first_token_ms })
+        Ok(Response { text: turn.say.clone(), calls, first_token_ms, ..Response::default() })
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Results of the calls of the last answer, in order.

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::http::header;
+use ostler_protocol::event::{ModelStop, Usage};
 use ostler_protocol::{CallId, Delta, EventBody, TurnId};
 
 use super::fake::*;
@@ -19,7 +20,15 @@ fn said(turn: TurnId, step: u32, text: &str) -> Delta {
 }
 
 fn responded(turn: TurnId, step: u32, text: &str) -> EventBody {
-    EventBody::ModelResponded { turn, step, text: text.to_owned(), calls: Vec::new(), first_token_ms: 1 }
+    EventBody::ModelResponded {
+        turn,
+        step,
+        text: text.to_owned(),
+        calls: Vec::new(),
+        first_token_ms: 1,
+        stop: ModelStop::Finished,
+        usage: Usage::default(),
+    }
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ impl Parser {
     }
 
     /// The next whole frame. Comments are passed over.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             let rest = &self.bytes[self.read..];
             let end = rest.iter().position(|byte| *byte == b'\n')?;
@@ -91,7 +91,7 @@ mod tests {
             let mut frames = Vec::new();
             for piece in stream.as_bytes().chunks(size) {
                 parser.push(piece).unwrap();
-                frames.extend(std::iter::from_fn(|| parser.next()));
+                frames.extend(std::iter::from_fn(|| parser.next_frame()));
             }
             assert_eq!(frames, expected, "cut every {size} bytes");
         }

@@ -30,6 +30,8 @@ pub struct HostOptions {
     pub policy: Option<String>,
     /// More arguments of `ostler up`.
     pub arguments: Vec<String>,
+    /// More variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running host. Dropping it ends it with everything that it made.
@@ -134,11 +136,11 @@ impl Host {
     pub async fn launch(&mut self) -> Result<()> {
         let mut command = self.command(&["up", "--listen", "127.0.0.1:0", "--image", "base"])?;
         command.arg("--data").arg(self.data());
-        command.args(["--model", "scripted", "--script"]).arg(self.folder.path().join("script.toml"));
+        self.model(&mut command);
         if let Some(rules) = &self.options.policy {
             command.arg("--plugin").arg(self.policy_folder(rules)?);
         }
-        command.args(&self.options.arguments);
+        command.args(&self.options.arguments).envs(self.options.environment.clone());
         if let Some(point) = self.fault_point.take() {
             command.env(ostler_sandbox::fault::VARIABLE, point);
         }
@@ -151,6 +153,13 @@ impl Host {
         let token = fs::read_to_string(self.data().join("token")).context("the token")?;
         self.client = Client::new(&url, token.trim());
         Ok(())
+    }
+
+    /// The script, unless other arguments choose a model.
+    fn model(&self, command: &mut Command) {
+        if !self.options.arguments.iter().any(|argument| argument == "--model") {
+            command.arg("--script").arg(self.folder.path().join("script.toml"));
+        }
     }
 
     fn policy_folder(&self, rules: &str) -> Result<PathBuf> {
@@ -256,7 +265,7 @@ impl Host {
     fn relaunch_to_clean(&mut self) -> Result<()> {
         let mut command = self.command(&["up", "--listen", "127.0.0.1:0", "--image", "base"])?;
         command.arg("--data").arg(self.data());
-        command.args(["--model", "scripted", "--script"]).arg(self.folder.path().join("script.toml"));
+        self.model(&mut command);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let stdout = child.stdout.take().context("the host's output")?;
         self.child = Some(child);

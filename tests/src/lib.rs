@@ -6,11 +6,13 @@
 
 pub mod client;
 pub mod host;
+pub mod model_server;
 pub mod repository;
 pub mod script;
 pub mod small_disk;
 
 pub use client::Client;
 pub use host::{Host, HostOptions};
+pub use model_server::{Fault, ModelServer};
 pub use repository::Repository;
 pub use small_disk::SmallDisk;

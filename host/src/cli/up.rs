@@ -31,11 +31,27 @@ fn configuration(up: Up) -> Result<HostConfig, CliError> {
         allowed_origins: up.allowed_origins,
         model: up.model,
         script: up.script.as_deref().map(absolute).transpose()?,
-        providers: std::collections::BTreeMap::new(),
+        providers: providers(),
         image: up.image,
         plugins: up.plugins.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
         limits: SandboxLimits { memory: up.memory, pids: up.pids, cpus: up.cpus },
     })
+}
+
+fn providers() -> std::collections::BTreeMap<String, crate::config::ProviderSettings> {
+    use crate::config::{ProviderKind, ProviderSettings, Secret};
+    let from = |kind, key: &str, url: &str| {
+        let mut settings = ProviderSettings::new(kind);
+        settings.api_key = std::env::var(key).ok().filter(|key| !key.is_empty()).map(Secret::new);
+        if let Ok(url) = std::env::var(url) {
+            settings.base_url = url;
+        }
+        settings
+    };
+    std::collections::BTreeMap::from([
+        ("anthropic".to_owned(), from(ProviderKind::Anthropic, env::ANTHROPIC_API_KEY, env::ANTHROPIC_BASE_URL)),
+        ("openai".to_owned(), from(ProviderKind::OpenAi, env::OPENAI_API_KEY, env::OPENAI_BASE_URL)),
+    ])
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CliError> {

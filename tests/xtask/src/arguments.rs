@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 pub const HELP: &str = "\
 Usage: cargo xtask <task>
 
-  demo [--keep]             set up, then show a prompt become a pull request; --keep leaves its directory
+  demo [--keep] [--model M] set up, then show a prompt become a pull request; --keep leaves its directory;
+                            --model anthropic/NAME or openai/NAME asks a real model (see docs/src/models.md)
   test [FILTER]...          set up, then run every test (or those whose name contains a filter)
   bench [SUITE] [--json F]  set up, then measure
   setup                     only set up: packages, wasm target, host, plugins, base image
@@ -66,6 +67,8 @@ pub struct DemoOptions {
     pub setup: SetupOptions,
     /// Whether the demo's directory stays afterwards.
     pub keep: bool,
+    /// A model in place of the scripted one, such as `openai/NAME`.
+    pub model: Option<String>,
 }
 
 /// The guard's third argument when its directory is to stay.
@@ -97,12 +100,22 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Task> {
     }
     let mut rest = Vec::new();
     let mut options = DemoOptions::default();
-    for argument in arguments {
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
         let argument = argument.into_string().map_err(|text| unknown("argument", &text.to_string_lossy()))?;
         match argument.as_str() {
             "--no-packages" => options.setup.no_packages = true,
             "--refresh-image" => options.setup.refresh_image = true,
             "--keep" if task == "demo" => options.keep = true,
+            "--model" if task == "demo" => {
+                let model = arguments.next().and_then(|model| model.into_string().ok());
+                let is_name = |model: &String| {
+                    model.split_once('/').is_some_and(|(provider, name)| !provider.is_empty() && !name.is_empty())
+                };
+                options.model = Some(model.filter(is_name).ok_or_else(|| Error::Usage {
+                    problem: "`--model` wants a name such as `anthropic/NAME` or `openai/NAME`".to_owned(),
+                })?);
+            }
             "--help" | "-h" => return Ok(Task::Help),
             _ => rest.push(argument),
         }
@@ -160,6 +173,8 @@ mod tests {
             }
         );
         assert_eq!(read("demo --keep").unwrap(), Task::Demo(DemoOptions { keep: true, ..DemoOptions::default() }));
+        let real = DemoOptions { model: Some("openai/org/small:7b".into()), ..DemoOptions::default() };
+        assert_eq!(read("demo --model openai/org/small:7b").unwrap(), Task::Demo(real));
         assert_eq!(
             read("bench sandbox --json out.json").unwrap(),
             Task::Bench {
@@ -172,7 +187,14 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_named() {
-        for (line, named) in [("tset", "tset"), ("demo --kep", "--kep"), ("test --keep", "--keep"), ("lint x", "`x`")] {
+        for (line, named) in [
+            ("tset", "tset"),
+            ("demo --kep", "--kep"),
+            ("test --keep", "--keep"),
+            ("lint x", "`x`"),
+            ("demo --model", "--model"),
+            ("demo --model small", "--model"),
+        ] {
             let error = read(line).unwrap_err();
             assert!(error.to_string().contains(named), "{line}: {error}");
             assert_eq!(error.exit_code(), 2);

@@ -46,13 +46,20 @@ pub fn pull_request(pull_request: &Value, person: &Person, title: &str, branch: 
     same("branch of the pull request", branch, pull_request.text("head").unwrap_or_default())
 }
 
-/// The bare repository holds the branch with the announced commit, by the person, changing just the program.
+/// The bare repository holds the branch with the announced commit, by the person.
 ///
 /// # Errors
 /// [`Error::Differs`]; git's errors.
-pub fn branch(bare: &Path, branch: &str, announced: &str, person: &Person, files: &[&str]) -> Result<()> {
+pub fn branch(bare: &Path, branch: &str, announced: &str, person: &Person) -> Result<()> {
     same("commit of the branch", announced, &repository::commit(bare, branch)?)?;
-    same("author of the commit", &person.to_string(), &repository::author(bare, branch)?.to_string())?;
+    same("author of the commit", &person.to_string(), &repository::author(bare, branch)?.to_string())
+}
+
+/// The branch changes just these files.
+///
+/// # Errors
+/// [`Error::Differs`]; git's errors.
+pub fn changed_files(bare: &Path, branch: &str, files: &[&str]) -> Result<()> {
     same("changed files", &files.join(", "), &repository::changed_files(bare, "main", branch)?.join(", "))
 }
 

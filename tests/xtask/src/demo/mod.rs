@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a prompt becomes a pull request, with everything real but the model.
+//! `cargo xtask demo`: a prompt becomes a pull request, with everything real but the model, and that too with `--model`.
 //!
 //! ```text
 //! set up ─► repository from examples/demo-repo, its tests fail
@@ -34,7 +34,7 @@ use crate::setup::{self, Products};
 
 use guard::Guard;
 use person::Person;
-use verbs::{READ_LIMIT, Verbs};
+use verbs::{Model, READ_LIMIT, Verbs};
 
 /// What the person asks for. Its first line becomes the title of the pull request.
 const PROMPT: &str = "Accept durations without hours\n\n\
@@ -42,6 +42,9 @@ const PROMPT: &str = "Accept durations without hours\n\n\
 
 /// Longest time for the agent's whole work.
 const RUN_LIMIT: Duration = Duration::from_secs(5 * 60);
+
+/// The same with a real model.
+const REAL_RUN_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Longest time for the host to say its address, and for importing the image.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -61,7 +64,11 @@ pub fn run(layout: &Layout, options: &DemoOptions) -> Result<()> {
     let stage = Stage::at(demo_directory());
     // From here on the guard removes the directory, whatever happens.
     let mut guard = Guard::begin(&stage.directory, &stage.host_log(), options.keep)?;
-    let shown = show(layout, &products, &person, &stage, &mut guard);
+    let model = match &options.model {
+        Some(name) => Model::Real(name.clone()),
+        None => Model::Scripted(layout.root.join("examples/demo-script.toml")),
+    };
+    let shown = show(layout, &products, &person, &stage, &model, &mut guard);
     if shown.is_err() {
         let log = fs::read_to_string(stage.host_log()).unwrap_or_default();
         output::note(&format!("\nThe end of the host's log:\n{}", process::last_lines(&log)));
@@ -107,7 +114,14 @@ impl Stage {
     }
 }
 
-fn show(layout: &Layout, products: &Products, person: &Person, stage: &Stage, guard: &mut Guard) -> Result<()> {
+fn show(
+    layout: &Layout,
+    products: &Products,
+    person: &Person,
+    stage: &Stage,
+    model: &Model,
+    guard: &mut Guard,
+) -> Result<()> {
     let examples = layout.root.join("examples");
     layout::make_directory(&stage.data())?;
     let verbs = Verbs { ostler: products.ostler.clone(), data: stage.data(), runtime: stage.directory.join("run") };
@@ -120,14 +134,18 @@ fn show(layout: &Layout, products: &Products, person: &Person, stage: &Stage, gu
         process::run(&mut verbs.import_image(&products.image, "base"), IMPORT_LIMIT)?;
         Ok(((), Outcome::Done(String::new())))
     })?;
-    let up = verbs.up("base", &stage.plugin(), &examples.join("demo-script.toml"));
+    let up = verbs.up("base", &stage.plugin(), model);
     let address = guard.start_host(&up, START_LIMIT)?;
     output::note(&format!("xtask: the host listens at {address}"));
 
     output::heading(&format!("{person} asks: {}", title()));
-    process::run(&mut verbs.run(&stage.repository(), person, PROMPT), RUN_LIMIT)?;
+    let limit = match model {
+        Model::Scripted(_) => RUN_LIMIT,
+        Model::Real(_) => REAL_RUN_LIMIT,
+    };
+    process::run(&mut verbs.run(&stage.repository(), person, PROMPT), limit)?;
     let result = Outcomes::read(&verbs)?;
-    report(&verbs, &result, stage, person)
+    report(&verbs, &result, stage, person, model)
 }
 
 /// What the host says about the finished work.
@@ -157,8 +175,13 @@ impl Outcomes {
 }
 
 /// Shows the result and compares all of it with what the demo promises.
-fn report(verbs: &Verbs, result: &Outcomes, stage: &Stage, person: &Person) -> Result<()> {
-    checks::hooks_decided(&result.events)?;
+///
+/// A real model goes its own way: which calls it makes and which files it changes is its business, that the tests pass and
+/// the pull request is the person's is not.
+fn report(verbs: &Verbs, result: &Outcomes, stage: &Stage, person: &Person, model: &Model) -> Result<()> {
+    if matches!(model, Model::Scripted(_)) {
+        checks::hooks_decided(&result.events)?;
+    }
     let pull_request = verbs.pull_request_json(&result.pull_request)?;
     let text = |key: &str| pull_request.text(key).unwrap_or_default();
     checks::pull_request(&pull_request, person, title(), &result.branch)?;
@@ -171,7 +194,10 @@ fn report(verbs: &Verbs, result: &Outcomes, stage: &Stage, person: &Person) -> R
     let bare = repository::bare_below(&stage.data())?;
     output::heading(&format!("git log main..{} in {}", result.branch, bare.display()));
     output::say(repository::log(&bare, "main", &result.branch)?.trim_end());
-    checks::branch(&bare, &result.branch, text("head_commit"), person, &[PROGRAM])?;
+    checks::branch(&bare, &result.branch, text("head_commit"), person)?;
+    if matches!(model, Model::Scripted(_)) {
+        checks::changed_files(&bare, &result.branch, &[PROGRAM])?;
+    }
 
     repository::check_out(&bare, &result.branch, &stage.check_out())?;
     let (pass, said) = repository::tests_pass(&stage.check_out())?;

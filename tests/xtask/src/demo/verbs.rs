@@ -19,6 +19,15 @@ pub const READ_LIMIT: Duration = Duration::from_secs(30);
 /// Environment variables by which the command line would find another host than the demo's.
 const FOREIGN: [&str; 3] = ["OSTLER_URL", "OSTLER_TOKEN", "OSTLER_DATA"];
 
+/// Who answers the agent.
+#[derive(Clone, Debug)]
+pub enum Model {
+    /// The conversation in this file.
+    Scripted(PathBuf),
+    /// A model of a provider; its key and address are in the environment.
+    Real(String),
+}
+
 /// The binary, and where the demo's host lives.
 #[derive(Clone, Debug)]
 pub struct Verbs {
@@ -40,7 +49,7 @@ impl Verbs {
 
     /// The command line that runs the host in the foreground until it is told to stop. It writes a line with
     /// its address (`http://…`) to standard output when it is ready.
-    pub fn up(&self, image: &str, plugin: &Path, script: &Path) -> Vec<OsString> {
+    pub fn up(&self, image: &str, plugin: &Path, model: &Model) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["env".into()];
         words.extend(FOREIGN.iter().flat_map(|name| ["-u".into(), name.into()]));
         let mut runtime = OsString::from(RUNTIME_DIRECTORY);
@@ -51,7 +60,10 @@ impl Verbs {
         words.extend(["--listen".into(), "127.0.0.1:0".into()]);
         words.extend(["--image".into(), image.into()]);
         words.extend(["--plugin".into(), plugin.into()]);
-        words.extend(["--model".into(), "scripted/demo".into(), "--script".into(), script.into()]);
+        match model {
+            Model::Scripted(script) => words.extend(["--script".into(), script.into()]),
+            Model::Real(name) => words.extend(["--model".into(), name.into()]),
+        }
         words
     }
 

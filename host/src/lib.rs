@@ -31,3 +31,6 @@ pub mod config;
 pub mod http;
 pub mod sse;
 pub mod telemetry;
+
+#[cfg(test)]
+mod pages;

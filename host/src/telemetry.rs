@@ -8,9 +8,6 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
-/// What is let through when nothing else is asked for.
-pub const DEFAULT_FILTER: &str = "info";
-
 /// What can go wrong when logging begins.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -29,8 +26,7 @@ pub enum TelemetryError {
 }
 
 /// Begins logging to stderr. `filter` is in the words of `tracing_subscriber`, such as `info,ostler::api=debug`.
-pub fn init(filter: Option<&str>) -> Result<(), TelemetryError> {
-    let filter = filter.unwrap_or(DEFAULT_FILTER);
+pub fn init(filter: &str) -> Result<(), TelemetryError> {
     let parsed =
         EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
     tracing_subscriber::fmt()
@@ -65,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_wrong_filter_is_named() {
-        let error = init(Some("ostler=loud")).unwrap_err();
+        let error = init("ostler=loud").unwrap_err();
         assert_eq!(error.to_string(), "the log filter `ostler=loud` is not one");
     }
 }

@@ -26,6 +26,8 @@ const END: Duration = Duration::from_secs(30);
 pub struct HostOptions {
     /// The conversation that the model plays.
     pub script: String,
+    /// The configuration file.
+    pub config: String,
     /// Rules of the policy plugin; the plugin is loaded only with rules.
     pub policy: Option<String>,
     /// More arguments of `ostler up`.
@@ -104,6 +106,7 @@ impl Host {
         // The host runs as an unprivileged user and must reach its folder.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         fs::write(folder.path().join("script.toml"), &options.script)?;
+        fs::write(folder.path().join("config.toml"), &options.config)?;
         copy_images(&folder.path().join("data"))?;
         let mut host = Self { folder, child: None, options, fault_point: None, client: Client::new("", "") };
         host.launch().await?;
@@ -128,6 +131,8 @@ impl Host {
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(binary()?);
         command.args(arguments).env("OSTLER_RUNTIME_DIR", self.folder.path().join("run")).env_remove("OSTLER_TOKEN");
+        // The machine's own configuration is none of a test's business.
+        command.env("OSTLER_CONFIG", self.folder.path().join("config.toml"));
         command.env("NO_COLOR", "1").stdin(Stdio::null());
         Ok(command)
     }

@@ -1,13 +1,13 @@
 //! The tree of commands and their arguments. A table: nothing is decided here.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ostler_protocol::{PullRequestId, SessionId};
 
 use super::exit;
-use crate::config::{self, ByteSize, Cpus, SandboxLimits, env};
+use super::settings::{ConfigFile, SettingFlags, judge, long_help, short_help};
+use crate::config::{Value, env};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,55 +78,19 @@ pub(super) enum Command {
     Images(Images),
     /// Prepare plugins
     Plugins(Plugins),
+    /// Show and check the configuration of the host
+    Config(Config),
     #[command(hide = true)]
     InternalLauncher(InternalLauncher),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Up {
-    /// Folder of the host's state
-    #[arg(long, env = env::DATA, hide_env_values = true, default_value = config::DEFAULT_DATA, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub file: ConfigFile,
 
-    /// Address of the API; port 0 takes a free one
-    #[arg(long, default_value = config::DEFAULT_LISTEN, value_name = "ADDRESS")]
-    pub listen: SocketAddr,
-
-    /// Model of sessions that name none
-    #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
-
-    /// Conversation that the scripted model plays
-    #[arg(long, value_name = "FILE")]
-    pub script: Option<PathBuf>,
-
-    /// Image of workspaces
-    #[arg(long, default_value = config::DEFAULT_IMAGE, value_name = "NAME")]
-    pub image: String,
-
-    /// Plugin to load; may be given more than once, the order counts
-    #[arg(long = "plugin", value_name = "DIR")]
-    pub plugins: Vec<PathBuf>,
-
-    /// Memory of each sandbox
-    #[arg(long, default_value_t = SandboxLimits::default().memory, value_name = "SIZE")]
-    pub memory: ByteSize,
-
-    /// Processes and threads of each sandbox
-    #[arg(long, default_value_t = SandboxLimits::default().pids, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
-    pub pids: u32,
-
-    /// Processor cores of each sandbox
-    #[arg(long, default_value_t = SandboxLimits::default().cpus, value_name = "CORES")]
-    pub cpus: Cpus,
-
-    /// Further name by which the host is reached, without a port; may be given more than once
-    #[arg(long = "allow-host", value_name = "NAME")]
-    pub allowed_hosts: Vec<String>,
-
-    /// Web origin that may call the API; may be given more than once
-    #[arg(long = "allow-origin", value_name = "ORIGIN")]
-    pub allowed_origins: Vec<String>,
+    #[command(flatten)]
+    pub settings: SettingFlags,
 }
 
 #[derive(Debug, Args)]
@@ -241,9 +205,12 @@ pub(super) enum PrCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct Images {
-    /// Folder of the host's state
-    #[arg(long, global = true, env = env::DATA, hide_env_values = true, default_value = config::DEFAULT_DATA, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub file: ConfigFile,
+
+    #[arg(long, global = true, value_name = "DIR", value_parser = judge("host.data"),
+        help = short_help("host.data"), long_help = long_help("host.data"))]
+    pub data: Option<Value>,
 
     #[command(subcommand)]
     pub command: ImagesCommand,
@@ -281,6 +248,42 @@ pub(super) enum PluginsCommand {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Config {
+    #[command(flatten)]
+    pub file: ConfigFile,
+
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Show every value that holds, as a file that would say the same
+    ///
+    /// With flags of `ostler up`: what would hold with them. Keys of providers are shown as where they come from.
+    Show {
+        /// Say of each value where it was said: default, file, environment or flag
+        #[arg(long)]
+        origin: bool,
+
+        /// Print JSON, with origins
+        #[arg(long, conflicts_with = "origin")]
+        json: bool,
+
+        #[command(flatten)]
+        settings: Box<SettingFlags>,
+    },
+    /// Check the file, the environment and the files with keys; tell everything that is wrong
+    Validate {
+        /// File to check; the one that `ostler up` would read when absent
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        path: Option<PathBuf>,
+    },
+    /// Print the JSON Schema of the file, for editors
+    Schema,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ use super::discovery::DiscoveryError;
 use super::exit;
 use crate::api::TokenError;
 use crate::app::AppError;
+use crate::config::ConfigError;
 use crate::telemetry::TelemetryError;
 
 /// An error as a person at a terminal meets it.
@@ -118,6 +119,9 @@ pub enum CliError {
     /// Logging could not begin.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Git itself failed.
     #[error("could not {operation}: git said: {said}")]
     Git {
@@ -199,6 +203,7 @@ impl CliError {
             }
             Self::NoToken { .. } | Self::WrongToken => ErrorCode::Unauthenticated.exit_code(),
             Self::WrongUrl { .. } | Self::Repository { .. } | Self::NoAuthor { .. } => exit::REQUEST,
+            Self::Config(ConfigError::Wrong(_)) => exit::REQUEST,
             Self::Git { .. } | Self::Telemetry(TelemetryError::Filter { .. }) => exit::REQUEST,
             Self::Turn { exit, .. } => *exit,
             Self::Detached { .. } | Self::Interrupted => exit::INTERRUPTED,
@@ -206,9 +211,10 @@ impl CliError {
             Self::Discovery(_) | Self::Token(_) | Self::NeedsRoot { .. } | Self::NoGit(_) | Self::Stdin(_) => {
                 exit::ENVIRONMENT
             }
+            Self::Config(ConfigError::Read { .. }) => exit::ENVIRONMENT,
             Self::File { .. } | Self::Output(_) | Self::Runtime { .. } => exit::ENVIRONMENT,
             Self::Launcher { .. } | Self::Images { .. } | Self::Componentize { .. } => exit::ENVIRONMENT,
-            Self::Answer { .. } | Self::Telemetry(_) => exit::INTERNAL,
+            Self::Answer { .. } | Self::Telemetry(_) | Self::Config(ConfigError::Table { .. }) => exit::INTERNAL,
         }
     }
 
@@ -244,6 +250,14 @@ impl CliError {
                 format!("watch it with `ostler attach {session}`, stop it with `ostler stop {session}`")
             }
             Self::Repository { hint, .. } => hint.clone(),
+            Self::Config(ConfigError::Read { source, .. }) => match source.kind() {
+                io::ErrorKind::NotFound => {
+                    "name another with `--config` or `OSTLER_CONFIG`, or write it; `ostler config show` prints one"
+                        .into()
+                }
+                io::ErrorKind::PermissionDenied => "run it as a user who may read it, such as with `sudo`".to_owned(),
+                _ => return None,
+            },
             Self::NoGit(_) => "install git, such as with `apt install git`".to_owned(),
             Self::NoAuthor { key, .. } => format!(
                 "git config --global {key} \"…\", or give `--name` and `--email`; commits and pull requests carry it"

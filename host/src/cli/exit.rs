@@ -23,7 +23,7 @@ Exit codes:
     0  done; for `run`: the turn is done and published, or there was nothing to publish
     1  a defect of Ostler
     2  wrong arguments
-    3  the request is wrong
+    3  the request or the configuration is wrong
     4  there is no such session, repository, branch or pull request
     5  refused: no token, not allowed, denied or halted by a policy
     6  the host is not running, or cannot do it now

@@ -7,17 +7,20 @@ use ostler_sandbox::store::Store;
 use super::CliError;
 use super::args::{Images, ImagesCommand};
 use super::output::Printer;
+use crate::config::Flag;
 
 pub(super) fn execute(images: Images, printer: &mut Printer) -> Result<(), CliError> {
     if !rustix::process::geteuid().is_root() {
         return Err(CliError::NeedsRoot { command: "ostler images", why: "layers belong to root" });
     }
+    let flags = images.data.map(|value| Flag { key: "host.data", value });
+    let data = images.file.load(flags.into_iter().collect())?.data()?;
     match images.command {
         ImagesCommand::Import { tar, name } => {
-            let digest = import(&images.data, &tar, &name)?;
+            let digest = import(&data, &tar, &name)?;
             printer.line(&digest)
         }
-        ImagesCommand::List(words) => list(&images.data, words.json, printer),
+        ImagesCommand::List(words) => list(&data, words.json, printer),
     }
 }
 

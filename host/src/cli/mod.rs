@@ -9,8 +9,10 @@
 
 mod args;
 mod exit;
+mod settings;
 
 mod attach;
+mod config;
 mod images;
 mod internal;
 mod plugins;
@@ -67,6 +69,7 @@ fn dispatch(arguments: Arguments, printer: &mut Printer) -> Result<(), CliError>
         Command::InternalLauncher(launcher) => internal::launcher(launcher),
         Command::Images(images) => images::execute(images, printer),
         Command::Plugins(plugins) => plugins::execute(plugins),
+        Command::Config(config) => config::execute(config, printer),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -89,6 +92,7 @@ async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Re
         Command::Events(events) => sessions::events(events, &client, printer).await,
         Command::Pr(pull) => pulls::execute(pull, &client, printer).await,
         Command::Repositories(list) => sessions::repositories(list, &client, printer).await,
-        Command::Up(_) | Command::InternalLauncher(_) | Command::Images(_) | Command::Plugins(_) => Ok(()),
+        Command::Up(_) | Command::InternalLauncher(_) => Ok(()),
+        Command::Images(_) | Command::Plugins(_) | Command::Config(_) => Ok(()),
     }
 }

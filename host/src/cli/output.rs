@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::CliError;
 use super::args::ColorChoice;
 use super::terminal::{Paint, clean};
-use crate::config::env;
+use crate::config::{ConfigError, env};
 
 /// Both streams of the process, or of a test.
 pub struct Printer {
@@ -90,17 +90,27 @@ impl Printer {
         if matches!(error, CliError::OutputClosed) {
             return;
         }
+        if let CliError::Config(ConfigError::Wrong(problems)) = error {
+            for problem in problems {
+                self.failure("error:", &problem.to_string(), problem.hint.as_deref());
+            }
+            return;
+        }
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
             text.push_str(&format!(": {cause}"));
             source = cause.source();
         }
-        let detached = matches!(error, CliError::Detached { .. });
-        let word = if detached { String::new() } else { format!("{} ", self.err_paint.bad("error:")) };
-        self.say(&format!("{word}{}", clean(&text)));
-        if let Some(hint) = error.hint() {
-            let line = format!("{} {}", self.err_paint.strong("hint:"), clean(&hint));
+        let word = if matches!(error, CliError::Detached { .. }) { "" } else { "error:" };
+        self.failure(word, &text, error.hint().as_deref());
+    }
+
+    fn failure(&mut self, word: &str, text: &str, hint: Option<&str>) {
+        let word = if word.is_empty() { String::new() } else { format!("{} ", self.err_paint.bad(word)) };
+        self.say(&format!("{word}{}", clean(text)));
+        if let Some(hint) = hint {
+            let line = format!("{} {}", self.err_paint.strong("hint:"), clean(hint));
             self.say(&line);
         }
     }

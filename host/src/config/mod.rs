@@ -1,56 +1,58 @@
 //! What an operator can choose, and every name by which it is chosen.
 //!
-//! Owns the shapes, the defaults and the names of environment variables. Flags are read by `cli`, which knows that
-//! flags count more than the environment.
+//! ```text
+//!  table (one row per key) ──► file, kind ──► settings (default < file < environment < flag) ──► load ──► HostConfig
+//!                         └──► show, schema, help of flags, reference page
+//! ```
+//!
+//! Owns the shapes, the table of keys, the file and the precedence. Flags are read by `cli`, which hands them over as
+//! values of the table. Does not know what the host does with them.
 
 mod providers;
 mod quantity;
 mod secret;
 
+pub mod env;
+mod table;
+
+mod kind;
+mod value;
+
+mod file;
+mod key_path;
+mod keys;
+mod settings;
+
+mod assemble;
+mod load;
+mod problem;
+
+mod schema;
+mod show;
+
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use file::DEFAULT_FILE;
+pub use key_path::KeyPath;
+pub use kind::{Kind, Wrong};
+pub use load::{Inputs, Loaded};
+pub use problem::{ConfigError, Place, Position, Problem};
 pub use providers::{ModelSettings, ProviderKind, ProviderSettings};
-pub use quantity::{ByteSize, Cpus, QuantityError};
+pub use quantity::{ByteSize, Cpus, QuantityError, TimeSpan};
+pub use schema::schema;
 pub use secret::Secret;
+pub use settings::{Flag, Origin, Setting, Settings, Variables};
+pub use show::Origins;
+pub use table::{Fallback, KEYS, Key};
+pub use value::Value;
 
-/// Every environment variable that Ostler reads of its own accord.
-pub mod env {
-    /// Key of the provider `anthropic`.
-    pub const ANTHROPIC_API_KEY: &str = "ANTHROPIC_API_KEY";
-    /// Address of the provider `anthropic`, where it is not the vendor's.
-    pub const ANTHROPIC_BASE_URL: &str = "ANTHROPIC_BASE_URL";
-    /// Key of the provider `openai`.
-    pub const OPENAI_API_KEY: &str = "OPENAI_API_KEY";
-    /// Address of the provider `openai`, where it is not the vendor's: any server that speaks chat completions.
-    pub const OPENAI_BASE_URL: &str = "OPENAI_BASE_URL";
-    /// Address of the host, for the command line.
-    pub const URL: &str = "OSTLER_URL";
-    /// API token, for the command line.
-    pub const TOKEN: &str = "OSTLER_TOKEN";
-    /// Folder in which a running host says where it is.
-    pub const RUNTIME_DIR: &str = "OSTLER_RUNTIME_DIR";
-    /// Folder of the host's state.
-    pub const DATA: &str = "OSTLER_DATA";
-    /// What is logged, in the words of `tracing_subscriber`.
-    pub const LOG: &str = "OSTLER_LOG";
-    /// The user's own runtime folder, by the XDG base directory specification.
-    pub const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
-    /// The point at which a test build ends itself; the installed program does not read it.
-    pub const FAULT_POINT: &str = ostler_sandbox::fault::VARIABLE;
-    /// No colour, by <https://no-color.org>.
-    pub const NO_COLOR: &str = "NO_COLOR";
-    /// What the terminal can do; `dumb` means no colour.
-    pub const TERM: &str = "TERM";
-}
-
-/// Default folder of the host's state.
-pub const DEFAULT_DATA: &str = "/var/lib/ostler";
-/// Default address of the API: loopback, because what it serves is a shell on the operator's machine.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:7878";
-/// Default image of a workspace.
-pub const DEFAULT_IMAGE: &str = "base";
 /// Name of the token file in the folder of the host's state.
 pub const TOKEN_FILE: &str = "token";
 
@@ -67,11 +69,11 @@ pub struct HostConfig {
     pub allowed_hosts: Vec<String>,
     /// Web origins that may call the API.
     pub allowed_origins: Vec<String>,
-    /// Model of a session that names none.
+    /// Model of a session that names none, if one was chosen; its provider is the scripted one or in `providers`.
     pub model: Option<String>,
     /// Conversation that the scripted model plays.
     pub script: Option<PathBuf>,
-    /// Providers of models by name; the part of a model's name before the first `/`.
+    /// Providers of models that are asked over HTTP, by name: the part of a model's name before the first `/`.
     pub providers: BTreeMap<String, ProviderSettings>,
     /// Image of every workspace.
     pub image: String,
@@ -79,6 +81,8 @@ pub struct HostConfig {
     pub plugins: Vec<PathBuf>,
     /// Limits of every sandbox.
     pub limits: SandboxLimits,
+    /// The host's log.
+    pub log: LogSettings,
 }
 
 /// Limits of a sandbox.
@@ -92,9 +96,9 @@ pub struct SandboxLimits {
     pub cpus: Cpus,
 }
 
-impl Default for SandboxLimits {
-    /// Room for the tests of a small program, on a machine that runs several sandboxes.
-    fn default() -> Self {
-        Self { memory: ByteSize(2 << 30), pids: 1024, cpus: Cpus { millis: 2000 } }
-    }
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// What is let through, in the words of `tracing_subscriber`.
+    pub filter: String,
 }

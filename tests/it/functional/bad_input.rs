@@ -151,7 +151,7 @@ async fn a_taken_port_a_bad_script_and_an_unknown_image_stop_the_start() -> Resu
     let script_path = script_path.to_string_lossy();
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
-    let common = ["--model", "scripted", "--script"];
+    let common = ["--model", "scripted/test", "--script"];
     let before = entries(&folder.path().join("data"))?;
     let run = |more: &[&str], script: &str| {
         let arguments: Vec<&str> = common.iter().copied().chain([script]).chain(more.iter().copied()).collect();

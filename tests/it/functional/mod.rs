@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod command_line;
+mod configuration;
 mod identity;
 mod models;
 mod pull_request;

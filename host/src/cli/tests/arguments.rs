@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::Arguments;
 use crate::cli::args::{Command, PrCommand};
+use crate::config::{ByteSize, Flag, KEYS, Value};
 
 #[test]
 fn the_help_of_every_command() {
@@ -39,6 +40,9 @@ fn wrong_arguments_are_told_what_is_right() {
         &["ostler", "up", "--memory", "lots"],
         &["ostler", "up", "--listen", "everywhere"],
         &["ostler", "up", "--pids", "1"],
+        &["ostler", "up", "--model", "gpt"],
+        &["ostler", "up", "--allow-host", "a:80"],
+        &["ostler", "config", "validate", "a.toml", "--config", "b.toml"],
         &["ostler", "pr"],
         &["ostler", "images", "import", "x.tar"],
     ] {
@@ -56,7 +60,11 @@ fn the_words_of_the_readme_are_understood() {
     let parse = |words: &str| Arguments::try_parse_from(words.split(' ')).map(|arguments| arguments.command).unwrap();
     let up = "ostler up --data /d --listen 127.0.0.1:0 --model scripted/demo --script s.toml --image base --plugin p --plugin q --memory 512M --cpus 1.5";
     let Command::Up(up) = parse(up) else { panic!() };
-    assert_eq!((up.plugins.len(), up.memory.0, up.cpus.millis), (2, 512 << 20, 1500));
+    let given = up.settings.given();
+    let plugins = Value::List(vec!["p".into(), "q".into()]);
+    assert!(given.contains(&Flag { key: "plugins.paths", value: plugins }), "{given:?}");
+    assert!(given.contains(&Flag { key: "sandbox.memory", value: Value::Size(ByteSize(512 << 20)) }), "{given:?}");
+    assert_eq!(given.len(), 8, "{given:?}");
     let Command::Run(run) = parse("ostler run --repo /r --branch b --name N --email e@x --model m prompt") else {
         panic!()
     };
@@ -70,4 +78,25 @@ fn the_words_of_the_readme_are_understood() {
     assert!(matches!(pr.command, PrCommand::Show { json: true, .. }));
     assert!(matches!(parse("ostler images import x.tar --name base --data /d"), Command::Images(_)));
     assert!(matches!(parse("ostler internal-launcher {}"), Command::InternalLauncher(l) if l.configuration == "{}"));
+}
+
+#[test]
+fn every_flag_of_up_sets_the_key_that_the_table_says() {
+    let mut tree = Arguments::command();
+    tree.build();
+    let up = tree.find_subcommand("up").unwrap();
+    let of_up = up.get_arguments().filter(|argument| !argument.is_global_set());
+    let mut flags: Vec<String> = of_up.filter_map(|argument| Some(format!("--{}", argument.get_long()?))).collect();
+    flags.retain(|flag| flag != "--help");
+    flags.sort();
+    let mut known: Vec<&str> = KEYS.iter().filter_map(|key| key.flag).collect();
+    known.sort_unstable();
+    assert_eq!(flags, known);
+    for key in KEYS {
+        let Some(flag) = key.flag else { continue };
+        let text = key.example.trim_matches(['[', ']', '"']);
+        let words = ["ostler", "up", flag, text];
+        let Command::Up(up) = Arguments::try_parse_from(words).unwrap().command else { panic!() };
+        assert_eq!(up.settings.given(), [Flag { key: key.path, value: key.kind.read(text).unwrap() }]);
+    }
 }

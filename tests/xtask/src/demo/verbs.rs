@@ -17,7 +17,8 @@ const RUNTIME_DIRECTORY: &str = "OSTLER_RUNTIME_DIR";
 pub const READ_LIMIT: Duration = Duration::from_secs(30);
 
 /// Environment variables by which the command line would find another host than the demo's.
-const FOREIGN: [&str; 3] = ["OSTLER_URL", "OSTLER_TOKEN", "OSTLER_DATA"];
+const FOREIGN: [&str; 6] =
+    ["OSTLER_URL", "OSTLER_TOKEN", "OSTLER_DATA", "OSTLER_CONFIG", "OSTLER_MODEL", "OSTLER_LISTEN"];
 
 /// Who answers the agent.
 #[derive(Clone, Debug)]

@@ -1,0 +1,168 @@
+//! What a right configuration gives, as whole values.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Given, Room};
+use crate::config::{
+    ByteSize, ConfigError, Cpus, HostConfig, Inputs, KEYS, LogSettings, ModelSettings, Origins, ProviderKind,
+    ProviderSettings, SandboxLimits, Secret,
+};
+
+fn defaults() -> HostConfig {
+    let built_in = [
+        ("anthropic".to_owned(), ProviderSettings::new(ProviderKind::Anthropic)),
+        ("openai".to_owned(), ProviderSettings::new(ProviderKind::OpenAi)),
+    ];
+    HostConfig {
+        data: "/var/lib/ostler".into(),
+        runtime: "/run".into(),
+        listen: "127.0.0.1:7878".parse().unwrap(),
+        allowed_hosts: Vec::new(),
+        allowed_origins: Vec::new(),
+        model: None,
+        script: None,
+        providers: BTreeMap::from(built_in),
+        image: "base".into(),
+        plugins: Vec::new(),
+        limits: SandboxLimits { memory: ByteSize(2 << 30), pids: 1024, cpus: Cpus { millis: 2000 } },
+        log: LogSettings { filter: "info".into() },
+    }
+}
+
+#[test]
+fn without_a_file_the_defaults_hold() {
+    let loaded = Room::new().load(Given::default()).unwrap();
+    assert_eq!(loaded.host("/run".into()).unwrap(), defaults());
+}
+
+#[test]
+fn every_key_of_the_file_reaches_its_field() {
+    let room = Room::new();
+    let key = room.path("key");
+    fs::write(&key, "  sk-from-file\n").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+    let text = format!(
+        r#"
+        host = {{ data = "/d", listen = "[::1]:1", allowed_hosts = ["a.example"], allowed_origins = ["https://a.example"] }}
+        agent.model = "local/org/qwen-3.5:coder"
+        [sandbox]
+        image = "other"
+        memory = "512MiB"
+        pids = 1_000
+        cpus = 1.5
+        [plugins]
+        paths = ["here/policy", "/there"]
+        [providers.openai]
+        base_url = "https://proxy.example/v1/"
+        [providers.local]
+        kind = "anthropic"
+        base_url = "http://127.0.0.1:8000"
+        api_key_file = "{}"
+        max_attempts = 1
+        idle_timeout = "500s"
+        answer_timeout = "1h"
+        [providers.local.models."org/qwen-3.5:coder"]
+        context_tokens = 10
+        max_output_tokens = 5
+        [providers.scripted]
+        script = "script.toml"
+        [log]
+        filter = "debug"
+        "#,
+        key.display()
+    );
+    let loaded = room.load(Given { file: Some(&text), ..Given::default() }).unwrap();
+    let mut expected = defaults();
+    expected.data = "/d".into();
+    expected.listen = "[::1]:1".parse().unwrap();
+    expected.allowed_hosts = vec!["a.example".into()];
+    expected.allowed_origins = vec!["https://a.example".into()];
+    expected.model = Some("local/org/qwen-3.5:coder".into());
+    expected.script = Some(room.path("script.toml"));
+    expected.image = "other".into();
+    expected.limits = SandboxLimits { memory: ByteSize(512 << 20), pids: 1000, cpus: Cpus { millis: 1500 } };
+    expected.plugins = vec![room.path("here/policy"), "/there".into()];
+    expected.log.filter = "debug".into();
+    expected.providers.get_mut("openai").unwrap().base_url = "https://proxy.example/v1".into();
+    let known = ModelSettings { context_tokens: Some(10), max_output_tokens: Some(5) };
+    let local = ProviderSettings {
+        kind: ProviderKind::Anthropic,
+        base_url: "http://127.0.0.1:8000".into(),
+        api_key: Some(Secret::new("sk-from-file")),
+        models: BTreeMap::from([("org/qwen-3.5:coder".to_owned(), known)]),
+        max_attempts: 1,
+        idle_timeout: Duration::from_secs(500),
+        answer_timeout: Duration::from_secs(3600),
+    };
+    expected.providers.insert("local".into(), local);
+    assert_eq!(loaded.host("/run".into()).unwrap(), expected);
+    // Every key of the table was given, so none is without a field.
+    for key in KEYS.iter().filter(|key| key.path != "providers.*.api_key_env") {
+        let name = key.path.rsplit('.').next().unwrap();
+        assert!(text.contains(name), "the file of this test lacks `{}`", key.path);
+    }
+}
+
+#[test]
+fn what_is_shown_says_the_same_when_it_is_read() {
+    let room = Room::new();
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config.toml")).unwrap();
+    let first = room.load(Given { file: Some(&text), ..Given::default() }).unwrap();
+    let shown = first.show(Origins::Shown);
+    let again = room.load(Given { file: Some(&shown), ..Given::default() }).unwrap();
+    assert_eq!(again.show(Origins::Hidden), first.show(Origins::Hidden));
+}
+
+#[test]
+fn a_script_without_a_chosen_model_is_played() {
+    let room = Room::new();
+    let model = |file, variables| {
+        room.load(Given { file: Some(file), variables, flags: Vec::new() }).unwrap().host("/run".into()).unwrap().model
+    };
+    let script = "[providers.scripted]\nscript = \"s.toml\"\n";
+    assert_eq!(model(script, &[]).as_deref(), Some("scripted/demo"));
+    assert_eq!(model(script, &[("OSTLER_MODEL", "openai/x")]).as_deref(), Some("openai/x"));
+    assert_eq!(model("", &[]), None);
+}
+
+#[test]
+fn keys_come_from_the_variable_first_and_the_file_is_then_not_even_read() {
+    let room = Room::new();
+    let file = "[providers.openai]\napi_key_env = \"WORK_KEY\"\napi_key_file = \"/nonexistent/key\"\n";
+    let variables = [("WORK_KEY", " sk-work\n"), ("OPENAI_API_KEY", "sk-other"), ("ANTHROPIC_API_KEY", "sk-a")];
+    let host = room.load(Given { file: Some(file), variables: &variables, flags: Vec::new() }).unwrap();
+    let providers = host.host("/run".into()).unwrap().providers;
+    assert_eq!(providers["openai"].api_key, Some(Secret::new("sk-work")));
+    assert_eq!(providers["anthropic"].api_key, Some(Secret::new("sk-a")));
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there_and_the_flag_names_it_before_the_environment() {
+    let room = Room::new();
+    fs::write(room.path("flag.toml"), "[sandbox]\nimage = \"flag\"").unwrap();
+    fs::write(room.path("variable.toml"), "[sandbox]\nimage = \"variable\"").unwrap();
+    let load = |file: Option<&str>, variable: Option<&str>| {
+        let variables =
+            |name: &str| variable.filter(|_| name == "OSTLER_CONFIG").map(|value| OsString::from(room.path(value)));
+        let inputs = Inputs {
+            file: file.map(Into::into),
+            default_file: room.path("default.toml"),
+            variables: &variables,
+            flags: Vec::new(),
+            folder: room.folder.path().to_owned(),
+        };
+        inputs.load().and_then(|loaded| loaded.host("/run".into())).map(|host| host.image)
+    };
+    assert_eq!(load(Some("flag.toml"), Some("variable.toml")).unwrap(), "flag");
+    assert_eq!(load(None, Some("variable.toml")).unwrap(), "variable");
+    assert_eq!(load(None, None).unwrap(), "base");
+    for missing in [load(Some("nope.toml"), None), load(None, Some("nope.toml"))] {
+        let error = missing.unwrap_err();
+        assert!(matches!(&error, ConfigError::Read { path, .. } if path.ends_with("nope.toml")), "{error}");
+    }
+}

@@ -8,6 +8,8 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
+use crate::config::{LogFormat, LogSettings};
+
 /// What can go wrong when logging begins.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -25,16 +27,17 @@ pub enum TelemetryError {
     Twice(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// Begins logging to stderr. `filter` is in the words of `tracing_subscriber`, such as `info,ostler::api=debug`.
-pub fn init(filter: &str) -> Result<(), TelemetryError> {
-    let parsed =
-        EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .try_init()
-        .map_err(TelemetryError::Twice)
+/// Begins logging to stderr. A line of JSON has the fields of the event beside `timestamp`, `level` and `target`, and the
+/// spans that it happened in under `spans`.
+pub fn init(log: &LogSettings) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(&log.filter)
+        .map_err(|source| TelemetryError::Filter { filter: log.filter.clone(), source })?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let begun = match log.format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    begun.map_err(TelemetryError::Twice)
 }
 
 /// An error and its causes in one line: `could not …: permission denied`.
@@ -61,7 +64,8 @@ mod tests {
 
     #[test]
     fn a_wrong_filter_is_named() {
-        let error = init("ostler=loud").unwrap_err();
+        let log = LogSettings { filter: "ostler=loud".into(), format: LogFormat::Text };
+        let error = init(&log).unwrap_err();
         assert_eq!(error.to_string(), "the log filter `ostler=loud` is not one");
     }
 }

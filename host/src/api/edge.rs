@@ -88,8 +88,8 @@ fn log(response: &Response, started: Instant) {
     let code = failure.public.code.as_str();
     let cause = failure.source.as_ref().map(|source| chain(source.as_ref()));
     if response.status().is_server_error() {
-        tracing::error!(status, took_ms, code, message = %failure.public.message, cause, "failed");
+        tracing::error!(status, took_ms, code, reason = %failure.public.message, cause, "failed");
     } else {
-        tracing::info!(status, took_ms, code, message = %failure.public.message, cause, "refused");
+        tracing::info!(status, took_ms, code, reason = %failure.public.message, cause, "refused");
     }
 }

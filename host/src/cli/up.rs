@@ -18,7 +18,7 @@ pub(super) fn execute(up: Up, printer: &mut Printer) -> Result<(), CliError> {
         std::path::absolute(path).map_err(|source| CliError::File { operation: "find", path: path.to_owned(), source })
     };
     let config = up.file.load(up.settings.given())?.host(absolute(&runtime)?)?;
-    telemetry::init(&config.log.filter)?;
+    telemetry::init(&config.log)?;
     // A closed output is no reason to end a host that is up.
     let ready = |url: &str| drop(printer.line(&format!("ostler is ready at {url}")));
     app::up(config, ready)?;

@@ -7,7 +7,9 @@ use super::keys;
 use super::load::Loaded;
 use super::problem::ConfigError;
 use super::table::SCRIPTED;
-use super::{HostConfig, LogSettings, ModelSettings, ProviderKind, ProviderSettings, SandboxLimits, TimeSpan};
+use super::{
+    HostConfig, LogFormat, LogSettings, ModelSettings, ProviderKind, ProviderSettings, SandboxLimits, TimeSpan,
+};
 
 impl Loaded {
     /// Folder of the host's state.
@@ -40,8 +42,14 @@ impl Loaded {
                 pids: settings.must("sandbox.pids", &[])?,
                 cpus: settings.must("sandbox.cpus", &[])?,
             },
-            log: LogSettings { filter: settings.must("log.filter", &[])? },
+            log: self.log()?,
         })
+    }
+
+    fn log(&self) -> Result<LogSettings, ConfigError> {
+        let format: String = self.settings.must("log.format", &[])?;
+        let format = if format == "json" { LogFormat::Json } else { LogFormat::Text };
+        Ok(LogSettings { filter: self.settings.must("log.filter", &[])?, format })
     }
 
     fn providers(&self) -> Result<BTreeMap<String, ProviderSettings>, ConfigError> {

@@ -101,4 +101,15 @@ pub struct SandboxLimits {
 pub struct LogSettings {
     /// What is let through, in the words of `tracing_subscriber`.
     pub filter: String,
+    /// How a line is written.
+    pub format: LogFormat,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
 }

@@ -308,6 +308,14 @@ pub const KEYS: &[Key] = &[
         example: "\"info,ostler::api=debug\"",
         ..ROW
     },
+    Key {
+        path: "log.format",
+        kind: Kind::Choice(&["text", "json"]),
+        default: Fallback::Value("text"),
+        meaning: "How a line is written: for people, or as one JSON object",
+        example: "\"json\"",
+        ..ROW
+    },
 ];
 
 impl Key {

@@ -136,7 +136,9 @@ fn the_schema_is_json() -> Result<()> {
 
 #[tokio::test]
 async fn a_host_runs_with_what_its_file_says() -> Result<()> {
-    let config = "[host]\nallowed_origins = [\"https://page.example\"]\n[log]\nfilter = \"ostler=trace\"\n".to_owned();
+    let config =
+        "[host]\nallowed_origins = [\"https://page.example\"]\n[log]\nfilter = \"ostler=trace\"\nformat = \"json\"\n"
+            .to_owned();
     let host = Host::start(HostOptions { script: script(&[END]), config, ..HostOptions::default() }).await?;
     host.client.ok(Method::GET, "/v1/health", None).await?;
     let url = format!("{}/v1/sessions", host.client.url);
@@ -144,6 +146,9 @@ async fn a_host_runs_with_what_its_file_says() -> Result<()> {
         let request = reqwest::Client::new().get(&url).bearer_auth(&host.client.token).header("origin", origin);
         assert_eq!(request.send().await?.status().as_u16(), status, "{origin}");
     }
+    let lines: Vec<serde_json::Value> = host.log().lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let refused = lines.iter().find(|line| line["message"] == "refused" && line["status"] == 403);
+    assert!(refused.is_some_and(|line| line["spans"][0]["path"] == "/v1/sessions"), "{lines:#?}");
     // Another command finds the images where the file says that the host's data is.
     let config = format!("[host]\ndata = \"{}\"\n", host.data().display());
     fs::write(host.folder.path().join("other.toml"), config)?;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Given, Room};
 use crate::config::{
-    ByteSize, ConfigError, Cpus, HostConfig, Inputs, KEYS, LogSettings, ModelSettings, Origins, ProviderKind,
-    ProviderSettings, SandboxLimits, Secret,
+    ByteSize, ConfigError, Cpus, HostConfig, Inputs, KEYS, LogFormat, LogSettings, ModelSettings, Origins,
+    ProviderKind, ProviderSettings, SandboxLimits, Secret,
 };
 
 fn defaults() -> HostConfig {
@@ -30,7 +30,7 @@ fn defaults() -> HostConfig {
         image: "base".into(),
         plugins: Vec::new(),
         limits: SandboxLimits { memory: ByteSize(2 << 30), pids: 1024, cpus: Cpus { millis: 2000 } },
-        log: LogSettings { filter: "info".into() },
+        log: LogSettings { filter: "info".into(), format: LogFormat::Text },
     }
 }
 
@@ -73,6 +73,7 @@ fn every_key_of_the_file_reaches_its_field() {
         script = "script.toml"
         [log]
         filter = "debug"
+        format = "json"
         "#,
         key.display()
     );
@@ -87,7 +88,7 @@ fn every_key_of_the_file_reaches_its_field() {
     expected.image = "other".into();
     expected.limits = SandboxLimits { memory: ByteSize(512 << 20), pids: 1000, cpus: Cpus { millis: 1500 } };
     expected.plugins = vec![room.path("here/policy"), "/there".into()];
-    expected.log.filter = "debug".into();
+    expected.log = LogSettings { filter: "debug".into(), format: LogFormat::Json };
     expected.providers.get_mut("openai").unwrap().base_url = "https://proxy.example/v1".into();
     let known = ModelSettings { context_tokens: Some(10), max_output_tokens: Some(5) };
     let local = ProviderSettings {

@@ -139,7 +139,12 @@ impl Host {
 
     /// Starts the process again after [`Self::kill`] or [`Self::stop`].
     pub async fn launch(&mut self) -> Result<()> {
-        let mut command = self.command(&["up", "--listen", "127.0.0.1:0", "--image", "base"])?;
+        self.launch_at("127.0.0.1:0").await
+    }
+
+    /// The same at an address that clients know already.
+    pub async fn launch_at(&mut self, address: &str) -> Result<()> {
+        let mut command = self.command(&["up", "--listen", address, "--image", "base"])?;
         command.arg("--data").arg(self.data());
         self.model(&mut command);
         if let Some(rules) = &self.options.policy {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ostler_protocol::{PullRequestId, SessionId};
 
-use super::exit;
 use super::settings::{ConfigFile, SettingFlags, judge, long_help, short_help};
+use super::{exit, tui};
 use crate::config::{Value, env};
 
 const EXAMPLES: &str = "\
@@ -60,7 +60,9 @@ pub(super) enum Command {
     Up(Up),
     /// Give the agent a prompt on a repository and watch until its pull request is open
     Run(Run),
-    /// Watch a session
+    /// Give a session its next prompt and watch until its work is published
+    Prompt(Prompt),
+    /// Watch a session and prompt it, on a screen of its own; in plain lines where there is no terminal
     Attach(Attach),
     /// Stop the turn under way; the session stays
     Stop(Stop),
@@ -110,13 +112,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "BRANCH")]
     pub branch: Option<String>,
 
-    /// Your name; git's `user.name` when absent
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-
-    /// Your e-mail address; git's `user.email` when absent
-    #[arg(long, value_name = "EMAIL")]
-    pub email: Option<String>,
+    #[command(flatten)]
+    pub author: AuthorFlags,
 
     /// Model; the host's default when absent
     #[arg(long, value_name = "NAME")]
@@ -127,16 +124,56 @@ pub(super) struct Run {
     pub json: bool,
 }
 
+/// Who gives a prompt.
 #[derive(Debug, Args)]
+pub(super) struct AuthorFlags {
+    /// Your name; git's `user.name` when absent
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Your e-mail address; git's `user.email` when absent
+    #[arg(long, value_name = "EMAIL")]
+    pub email: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Prompt {
+    /// Which session
+    pub session: SessionId,
+
+    /// What to do next; `-` reads it from stdin
+    pub prompt: String,
+
+    #[command(flatten)]
+    pub author: AuthorFlags,
+
+    /// Return as soon as the host has the prompt, and print its id
+    #[arg(long)]
+    pub no_wait: bool,
+
+    /// Print events as JSON, one per line; with `--no-wait` the ids
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = format!("Keys on the screen:\n{}", tui::sheet()))]
 pub(super) struct Attach {
     /// Which session
     pub session: SessionId,
+
+    #[command(flatten)]
+    pub author: AuthorFlags,
+
+    /// Print lines, also on a terminal
+    #[arg(long)]
+    pub plain: bool,
 
     /// Print events as JSON, one per line
     #[arg(long)]
     pub json: bool,
 
-    /// End when the session has nothing left to do
+    /// Print lines, and end when the session has nothing left to do
     #[arg(long)]
     pub follow_until_idle: bool,
 }

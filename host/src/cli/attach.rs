@@ -1,13 +1,22 @@
-//! `ostler attach`: watches a session from its beginning.
+//! `ostler attach`: watches a session from its beginning, on a screen of its own or in lines.
 
-use super::CliError;
+use std::path::Path;
+
 use super::args::Attach;
+use super::author::author;
 use super::client::Client;
-use super::follow::{Patience, Until, View, follow};
+use super::feed::{Feed, Patience};
+use super::follow::{Until, View, follow};
 use super::output::Printer;
+use super::{CliError, tui};
 
 pub(super) async fn execute(attach: Attach, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
+    if printer.screen && !attach.json && !attach.plain && !attach.follow_until_idle {
+        let author = author(&attach.author, Path::new("."), |_| None).await;
+        let author = author.map_err(|error| tui::explained(&error));
+        return tui::attach(attach.session, author, client, printer).await;
+    }
     let until = if attach.follow_until_idle { Until::Idle } else { Until::Interrupted };
     let view = View::of(attach.json, printer);
-    follow(client, attach.session, until, view, Patience::default(), printer).await
+    follow(Feed::new(client, attach.session, Patience::default()), until, view, printer).await
 }

@@ -177,6 +177,15 @@ pub enum CliError {
         /// Why.
         source: crate::plugins::ComponentizeError,
     },
+    /// The terminal does not do what a screen needs.
+    #[error("could not {operation}")]
+    Terminal {
+        /// What was tried, such as `draw on the terminal`.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The output was closed by its reader.
     #[error("the output was closed")]
     OutputClosed,
@@ -212,7 +221,7 @@ impl CliError {
                 exit::ENVIRONMENT
             }
             Self::Config(ConfigError::Read { .. }) => exit::ENVIRONMENT,
-            Self::File { .. } | Self::Output(_) | Self::Runtime { .. } => exit::ENVIRONMENT,
+            Self::File { .. } | Self::Output(_) | Self::Runtime { .. } | Self::Terminal { .. } => exit::ENVIRONMENT,
             Self::Launcher { .. } | Self::Images { .. } | Self::Componentize { .. } => exit::ENVIRONMENT,
             Self::Answer { .. } | Self::Telemetry(_) | Self::Config(ConfigError::Table { .. }) => exit::INTERNAL,
         }
@@ -249,6 +258,7 @@ impl CliError {
             Self::Detached { session } => {
                 format!("watch it with `ostler attach {session}`, stop it with `ostler stop {session}`")
             }
+            Self::Terminal { .. } => "watch in plain lines with `--plain`".to_owned(),
             Self::Repository { hint, .. } => hint.clone(),
             Self::Config(ConfigError::Read { source, .. }) => match source.kind() {
                 io::ErrorKind::NotFound => {

@@ -34,6 +34,13 @@ pub struct Repository {
     name: String,
 }
 
+/// A value of git's configuration, as it holds in `folder`, which need not be a repository.
+pub async fn config(folder: &Path, key: &str) -> Result<Option<String>, CliError> {
+    let folder = Repository { path: folder.to_owned(), name: String::new() };
+    let value = folder.try_git(&["config", "--get", key]).await?.ok();
+    Ok(value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()))
+}
+
 /// What the agent starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
@@ -70,6 +77,11 @@ impl Repository {
         let named = if root.ends_with(".git") { root.parent().unwrap_or(&root) } else { &root };
         let name = named.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { path: root, name })
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The folder's name.
@@ -122,12 +134,6 @@ impl Repository {
         }
         let status = self.git("look for uncommitted changes", &["status", "--porcelain=v1"]).await?;
         Ok(status.lines().count())
-    }
-
-    /// A value of git's configuration, as it holds in this repository.
-    pub async fn config(&self, key: &str) -> Result<Option<String>, CliError> {
-        let value = self.try_git(&["config", "--get", key]).await?.ok();
-        Ok(value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()))
     }
 
     /// Brings `start` to the repository at `url` under the same name. A branch there that was moved by a rebase here is

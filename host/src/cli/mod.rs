@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!  args (clap) ─► one file per command ─► client (HTTP, SSE) ─► follow ─► transcript ─► output
+//!                                                           │           └ words
+//!                                                           └► tui (attach on a terminal)
 //! ```
 //!
 //! Owns the words that a person at a terminal reads. Only [`output`] prints: data goes to stdout, everything else to
@@ -12,18 +14,23 @@ mod exit;
 mod settings;
 
 mod attach;
+mod author;
 mod config;
 mod images;
 mod internal;
 mod plugins;
+mod prompt;
 mod pulls;
 mod run;
 mod sessions;
 mod up;
 
+mod feed;
 mod follow;
 mod progress;
 mod transcript;
+mod tui;
+mod words;
 
 mod client;
 pub mod discovery;
@@ -85,6 +92,7 @@ async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Re
     let client = Client::find(url)?;
     match command {
         Command::Run(run) => run::execute(run, &client, printer).await,
+        Command::Prompt(prompt) => prompt::execute(prompt, &client, printer).await,
         Command::Attach(attach) => attach::execute(attach, &client, printer).await,
         Command::Stop(stop) => sessions::stop(stop, &client, printer).await,
         Command::Sessions(list) => sessions::list(list, &client, printer).await,

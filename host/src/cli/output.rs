@@ -24,6 +24,8 @@ pub struct Printer {
     pub live: bool,
     /// Whether a person can be asked.
     pub interactive: bool,
+    /// Whether the terminal can be a screen, drawn on as a whole.
+    pub screen: bool,
 }
 
 impl Printer {
@@ -36,6 +38,7 @@ impl Printer {
             err_paint: Paint { enabled: coloured(choice, err.is_terminal()) },
             live,
             interactive: io::stdin().is_terminal() && err.is_terminal(),
+            screen: live && io::stdin().is_terminal() && capable(),
             out: Box::new(out),
             err: Box::new(err),
         }
@@ -45,7 +48,7 @@ impl Printer {
     #[cfg(test)]
     pub fn of_test(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
         let paint = Paint { enabled: false };
-        Self { out, err, paint, err_paint: paint, live: false, interactive: false }
+        Self { out, err, paint, err_paint: paint, live: false, interactive: false, screen: false }
     }
 
     /// Prints data as it is and shows it at once.
@@ -135,10 +138,15 @@ impl Printer {
 }
 
 fn coloured(choice: ColorChoice, terminal: bool) -> bool {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let uncoloured = std::env::var_os(env::NO_COLOR).is_some_and(|value| !value.is_empty());
     match choice {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
-        ColorChoice::Auto => terminal && set(env::NO_COLOR).is_none() && set(env::TERM).is_none_or(|t| t != "dumb"),
+        ColorChoice::Auto => terminal && !uncoloured && capable(),
     }
+}
+
+/// Whether the terminal understands more than lines of text.
+fn capable() -> bool {
+    std::env::var_os(env::TERM).is_none_or(|name| name != "dumb")
 }

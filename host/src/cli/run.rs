@@ -1,18 +1,16 @@
 //! `ostler run`: brings a repository to the host, gives the agent a prompt, stays until the pull request is open.
 
-use std::io::Read;
-
-use ostler_protocol::SessionId;
-use ostler_protocol::api::{CreateSession, MAX_PROMPT, PromptAccepted, RepositoryView, SessionView, SubmitPrompt};
-use ostler_protocol::event::Person;
+use ostler_protocol::api::{CreateSession, RepositoryView, SessionView};
 use reqwest::Url;
 
 use super::args::Run;
+use super::author::author;
 use super::client::Client;
-use super::follow::{Patience, Until, View, follow};
+use super::feed::{Feed, Patience};
+use super::follow::{Until, View, follow};
 use super::git::{Repository, Start, repository_name};
 use super::output::Printer;
-use super::{CliError, terminal};
+use super::{CliError, prompt, terminal};
 
 pub(super) async fn execute(run: Run, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
     // Everything that can be wrong here is found before anything changes there.
@@ -26,21 +24,18 @@ pub(super) async fn execute(run: Run, client: &Client, printer: &mut Printer) ->
         })?,
     };
     let from_stdin = run.prompt == "-";
-    let author = author(&run, &repository, from_stdin, printer).await?;
-    let text = if from_stdin { read_prompt()? } else { run.prompt.clone() };
+    let ask = |question: &str| if from_stdin { None } else { printer.ask(question) };
+    let author = author(&run.author, repository.path(), ask).await?;
+    let text = if from_stdin { prompt::from_standard_input()? } else { run.prompt.clone() };
     warn_about_uncommitted(&repository, &start, printer).await?;
 
     bring(&repository, &start, &name, client, printer).await?;
     let create = CreateSession { repository: name, branch: Some(start.branch), author, model: run.model.clone() };
     let session: SessionView = client.post("create a session", &["sessions"], &create).await?;
-    let accepted = submit(session.id, text, client).await?;
+    let accepted = prompt::submit(session.id, text, None, client).await?;
     let view = View::of(run.json, printer);
-    follow(client, session.id, Until::Prompt(accepted.prompt), view, Patience::default(), printer).await
-}
-
-async fn submit(session: SessionId, text: String, client: &Client) -> Result<PromptAccepted, CliError> {
-    let prompt = SubmitPrompt { text, author: None };
-    client.post("submit the prompt", &["sessions", &session.to_string(), "prompts"], &prompt).await
+    let feed = Feed::new(client, session.id, Patience::default());
+    follow(feed, Until::Prompt(accepted.prompt), view, printer).await
 }
 
 /// Makes the repository on the host and pushes the branch to it.
@@ -83,34 +78,6 @@ async fn warn_about_uncommitted(repository: &Repository, start: &Start, printer:
         printer.warning(&format!("{what} here: the agent starts from commit {commit} of {}", start.branch));
     }
     Ok(())
-}
-
-/// Who asks: the flags, else git's configuration, else the person at the terminal.
-async fn author(
-    run: &Run,
-    repository: &Repository,
-    stdin_taken: bool,
-    printer: &mut Printer,
-) -> Result<Person, CliError> {
-    let mut ask = |question: &str| if stdin_taken { None } else { printer.ask(question) };
-    let name = known(run.name.as_deref(), repository.config("user.name").await?)
-        .or_else(|| ask("Your name, for commits and the pull request:"))
-        .ok_or(CliError::NoAuthor { what: "name", key: "user.name" })?;
-    let email = known(run.email.as_deref(), repository.config("user.email").await?)
-        .or_else(|| ask("Your e-mail address:"))
-        .ok_or(CliError::NoAuthor { what: "e-mail address", key: "user.email" })?;
-    Ok(Person { name, email })
-}
-
-fn known(flag: Option<&str>, configured: Option<String>) -> Option<String> {
-    flag.map(str::to_owned).or(configured)
-}
-
-fn read_prompt() -> Result<String, CliError> {
-    let mut text = String::new();
-    // One byte more than the limit, so that the host can say that it is too long.
-    std::io::stdin().lock().take(MAX_PROMPT as u64 + 1).read_to_string(&mut text).map_err(CliError::Stdin)?;
-    Ok(text)
 }
 
 fn short(commit: &str) -> String {

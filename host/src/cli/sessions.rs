@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ostler_protocol::SessionId;
 use ostler_protocol::api::{self, EventPage, RepositoryList, SessionList, SessionStatus, SessionView};
 
 use super::args::{Diff, Events, List, Stop};
@@ -52,13 +53,18 @@ pub(super) fn now_ms() -> u64 {
 }
 
 pub(super) async fn stop(stop: Stop, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
-    let path = ["sessions", &stop.session.to_string(), "stop"];
-    let session: SessionView = client.post("stop the session", &path, &serde_json::json!({})).await?;
+    let session = ask_to_stop(stop.session, client).await?;
     if stop.json {
         return printer.json(&session);
     }
     printer.note(&format!("session {} is {}", session.id, status(session.status)));
     Ok(())
+}
+
+/// Asks the host to stop the turn of a session.
+pub(super) async fn ask_to_stop(session: SessionId, client: &Client) -> Result<SessionView, CliError> {
+    let path = ["sessions", &session.to_string(), "stop"];
+    client.post("stop the session", &path, &serde_json::json!({})).await
 }
 
 pub(super) async fn diff(diff: Diff, client: &Client, printer: &mut Printer) -> Result<(), CliError> {

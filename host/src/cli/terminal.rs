@@ -5,6 +5,8 @@
 
 use clap::builder::styling::{AnsiColor, Style};
 
+use super::words::{Line, Tone};
+
 /// Colours, or none.
 #[derive(Clone, Copy, Debug)]
 pub struct Paint {
@@ -36,6 +38,27 @@ impl Paint {
     /// Something beside the matter.
     pub fn faint(self, text: &str) -> String {
         self.apply(Style::new().dimmed(), text)
+    }
+
+    /// Whole lines, each piece in its tone.
+    pub fn lines(self, lines: &[Line]) -> String {
+        let mut text = String::new();
+        for line in lines {
+            line.iter().for_each(|piece| text.push_str(&self.tone(piece.tone, &piece.text)));
+            text.push('\n');
+        }
+        text
+    }
+
+    fn tone(self, tone: Tone, text: &str) -> String {
+        match tone {
+            Tone::Plain => text.to_owned(),
+            Tone::Strong => self.strong(text),
+            Tone::Faint => self.faint(text),
+            Tone::Good => self.good(text),
+            Tone::Bad => self.bad(text),
+            Tone::Caution => self.caution(text),
+        }
     }
 
     fn apply(self, style: Style, text: &str) -> String {

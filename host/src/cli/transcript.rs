@@ -1,20 +1,17 @@
 //! A session as a person reads it: events and deltas in, lines of text out. Pure.
 //!
 //! Owns what was shown of a step or a call while it arrived, so that the event that follows shows only the rest.
-//! Everything foreign passes [`terminal::clean`].
+//! The words are those of [`super::words`]; everything foreign passes [`super::terminal::clean`].
 
 use std::collections::HashMap;
 
-use ostler_protocol::event::{
-    Blob, ModelStop, Person, Reason, Summarizer, ToolCall, ToolOutcome, TurnOutcome, Verdict,
-};
+use ostler_protocol::event::{Person, Reason, ToolCall, ToolOutcome, Verdict};
 use ostler_protocol::{CallId, Delta, Event, EventBody, TurnId};
 use serde_json::Value;
 
-use super::terminal::{Paint, clean, cut, duration, one_line};
+use super::terminal::{Paint, clean, cut};
+use super::words::{self, LINE, Line};
 
-/// Longest line of a tool's output or arguments, in characters.
-const LINE: usize = 160;
 /// Lines of a tool's output that are shown from its beginning and from its end.
 const HEAD: usize = 8;
 const TAIL: usize = 4;
@@ -79,97 +76,24 @@ impl Transcript {
     fn body(&mut self, body: &EventBody) -> String {
         match body {
             EventBody::ModelResponded { turn, step, text, calls, stop, .. } => {
-                let mut printed = self.responded(*turn, *step, text, calls);
-                if *stop == ModelStop::OutputLimit {
-                    printed.push_str(&(self.paint.caution("the answer reached the limit on its length") + "\n"));
-                }
-                printed
+                let said = self.responded(*turn, *step, text, calls);
+                let stopped: Vec<_> = words::stop(*stop).into_iter().collect();
+                said + &self.paint.lines(&stopped)
             }
             EventBody::Decided { hook, call, verdict, reasons, .. } => self.decided(hook, *call, *verdict, reasons),
             EventBody::ToolStarted { call, tool, arguments, .. } => self.started(*call, tool, arguments),
             EventBody::ToolFinished { call, outcome, output, blob, exit_status, took_ms } => {
-                let result = self.result(*outcome, *exit_status, *took_ms);
-                self.finished(*call, *outcome, output, blob.as_ref(), &result)
+                let mut result = words::result(*outcome, *exit_status, *took_ms);
+                result.extend(blob.as_ref().map(words::whole_output));
+                self.finished(*call, *outcome, output, &result)
             }
-            EventBody::TurnStarted { .. } | EventBody::ModelRequested { .. } | EventBody::Unknown => String::new(),
-            EventBody::PromptSubmitted { text, author, .. } => self.prompt(text, author),
-            EventBody::TurnFinished { outcome, .. } => self.turn_finished(outcome),
-            body => self.milestone(body),
-        }
-    }
-
-    /// Events that are one line.
-    fn milestone(&mut self, body: &EventBody) -> String {
-        let paint = self.paint;
-        match body {
-            EventBody::SessionCreated { session, repository, base_branch, base_commit, branch, author, .. } => {
-                self.author = Some(author.clone());
-                let (repository, branch) = (clean(repository), clean(branch));
-                let from = format!("{} at {}", clean(base_branch), short(base_commit));
-                let title = paint.strong(&format!("session {session}"));
-                format!("{title} on {repository}\n  from {from} to {branch}, for {}\n", person(author))
+            body => {
+                let lines = words::event(body, self.author.as_ref());
+                if let EventBody::SessionCreated { author, .. } = body {
+                    self.author = Some(author.clone());
+                }
+                self.paint.lines(&lines)
             }
-            EventBody::WorkspaceRequested => paint.faint("workspace: making it") + "\n",
-            EventBody::WorkspaceReady { took_ms, restored } => {
-                let files = if *restored { ", with the files of before" } else { "" };
-                paint.faint(&format!("workspace: ready in {}{files}", duration(*took_ms))) + "\n"
-            }
-            EventBody::WorkspaceLost { reason } => format!("{} {}\n", paint.caution("workspace lost:"), clean(reason)),
-            EventBody::ContextAdded { source, text } => {
-                let lines = text.lines().count();
-                paint.faint(&format!("context: {} ({lines} lines)", one_line(source, LINE))) + "\n"
-            }
-            EventBody::ModelRetried { attempt, of, reason, after_ms, .. } => {
-                let (next, pause) = (attempt + 1, duration(*after_ms));
-                let word = paint.caution("the model did not answer:");
-                format!("{word} {}; asking again in {pause} (attempt {next} of {of})\n", clean(reason))
-            }
-            EventBody::ContextCompacted { replaced, reason, by, tokens_before, tokens_after, .. } => {
-                let who = if *by == Summarizer::Host { ", listed by the host" } else { "" };
-                let word = paint.caution("context compacted:");
-                let what = format!(
-                    "{replaced} messages became a summary{who} (about {tokens_before} → {tokens_after} tokens)"
-                );
-                format!("{word} {what}; {}\n", clean(reason))
-            }
-            EventBody::StopRequested => paint.caution("stop was asked for") + "\n",
-            EventBody::BranchPushed { branch, commit } => {
-                paint.faint(&format!("pushed {} at {}", clean(branch), short(commit))) + "\n"
-            }
-            EventBody::PullRequestOpened { number, title, url, .. } => {
-                let line = paint.strong(&format!("pull request #{number} is open: {}", one_line(title, LINE)));
-                format!("{line}\n  {}\n", clean(url))
-            }
-            EventBody::PullRequestUpdated { number, commit, url, .. } => {
-                let line = paint.strong(&format!("pull request #{number} is now at {}", short(commit)));
-                format!("{line}\n  {}\n", clean(url))
-            }
-            EventBody::PublishSkipped { reason, failure: None } => format!("nothing to publish: {}\n", clean(reason)),
-            EventBody::PublishSkipped { reason, failure: Some(_) } => {
-                format!("{} {}\n", paint.bad("✗ not published:"), clean(reason))
-            }
-            EventBody::Notice { text } => format!("{} {}\n", paint.caution("note:"), clean(text)),
-            _ => String::new(),
-        }
-    }
-
-    fn prompt(&self, text: &str, author: &Person) -> String {
-        let by = match &self.author {
-            Some(known) if known == author => String::new(),
-            _ => format!("  ({})", person(author)),
-        };
-        let lines: Vec<String> =
-            clean(text.trim_end()).lines().map(|line| self.paint.strong(&format!("> {line}"))).collect();
-        format!("\n{}{by}\n\n", lines.join("\n"))
-    }
-
-    fn turn_finished(&self, outcome: &TurnOutcome) -> String {
-        match outcome {
-            TurnOutcome::Done => self.paint.good("✓ turn done") + "\n",
-            TurnOutcome::Stopped => self.paint.caution("✗ turn stopped") + "\n",
-            TurnOutcome::Interrupted => self.paint.bad("✗ turn interrupted: the host went away") + "\n",
-            TurnOutcome::Halted { reason } => format!("{} {}\n", self.paint.bad("✗ turn halted:"), clean(reason)),
-            TurnOutcome::Failed { message, .. } => format!("{} {}\n", self.paint.bad("✗ turn failed:"), clean(message)),
         }
     }
 
@@ -213,35 +137,24 @@ impl Transcript {
     }
 
     fn decided(&mut self, hook: &str, call: Option<CallId>, verdict: Verdict, reasons: &[Reason]) -> String {
-        let word = match verdict {
-            Verdict::Pass => return String::new(),
-            Verdict::Rewrite => self.paint.caution("rewritten"),
-            Verdict::Ask => self.paint.caution("needs a person"),
-            Verdict::Defer => self.paint.caution("deferred"),
-            Verdict::Deny => self.paint.bad("✗ denied"),
-            Verdict::Halt => self.paint.bad("✗ halted"),
-        };
-        let why = if reasons.is_empty() { String::new() } else { format!(" {}", because(reasons)) };
+        let Some(line) = words::decision(verdict, reasons) else { return String::new() };
+        let line = self.paint.lines(&[line]);
         match call {
-            Some(call) => {
-                let header = self.header(call, None);
-                format!("{header}  {word}{why}\n")
-            }
-            None => format!("{}: {word}{why}\n", clean(hook)),
+            Some(call) => format!("{}  {line}", self.header(call, None)),
+            None => format!("{}: {line}", clean(hook)),
         }
     }
 
     fn started(&mut self, call: CallId, tool: &str, arguments: &Value) -> String {
         let asked = self.calls.get(&call).and_then(|call| call.asked.clone());
-        let rewritten = asked.as_ref().is_some_and(|asked| asked != arguments);
         let header = self.header(call, Some((tool, arguments)));
-        if !rewritten {
-            return header;
+        match asked.filter(|asked| asked != arguments) {
+            Some(asked) => {
+                let lines = words::rewritten(tool, &asked, arguments);
+                lines.into_iter().fold(header, |text, line| format!("{text}    {}", self.paint.lines(&[line])))
+            }
+            None => header,
         }
-        let asked = asked.unwrap_or_default();
-        let asked = one_line(&summary(tool, &asked), LINE);
-        let run = one_line(&summary(tool, arguments), LINE);
-        format!("{header}    asked {asked}\n    runs  {run}\n")
     }
 
     /// The line that says which call this is, unless it was the last one printed.
@@ -254,7 +167,7 @@ impl Transcript {
         let asked = known.and_then(|call| call.asked.as_ref());
         let tool = started.map(|(tool, _)| tool).or(known.map(|call| call.tool.as_str())).unwrap_or("tool");
         let arguments = asked.or(started.map(|(_, arguments)| arguments)).unwrap_or(&Value::Null);
-        let line = format!("{} {}", self.paint.strong(&clean(tool)), one_line(&summary(tool, arguments), LINE));
+        let line = format!("{} {}", self.paint.strong(&clean(tool)), words::target(tool, arguments));
         format!("● {}\n", line.trim_end())
     }
 
@@ -278,32 +191,7 @@ impl Transcript {
         printed
     }
 
-    fn result(&self, outcome: ToolOutcome, exit_status: Option<i32>, took_ms: u64) -> String {
-        let (good, word) = match (outcome, exit_status) {
-            (ToolOutcome::Done, None | Some(0)) => (true, "✓ done".to_owned()),
-            (ToolOutcome::Done, Some(status)) => (false, format!("✗ exit {status}")),
-            (ToolOutcome::Failed, _) => (false, "✗ failed".to_owned()),
-            (ToolOutcome::Denied, _) => (false, "✗ never ran".to_owned()),
-            (ToolOutcome::Stopped, _) => (false, "✗ stopped".to_owned()),
-            (ToolOutcome::TimedOut, _) => (false, "✗ ran out of time".to_owned()),
-            (ToolOutcome::OutputLimit, _) => (false, "✗ wrote too much".to_owned()),
-            (ToolOutcome::Unknown, _) => (false, "✗ outcome unknown: the host or the sandbox went away".to_owned()),
-        };
-        let word = if good { self.paint.good(&word) } else { self.paint.bad(&word) };
-        if outcome == ToolOutcome::Denied {
-            return word;
-        }
-        format!("{word} {}", self.paint.faint(&format!("in {}", duration(took_ms))))
-    }
-
-    fn finished(
-        &mut self,
-        call: CallId,
-        outcome: ToolOutcome,
-        output: &str,
-        blob: Option<&Blob>,
-        result: &str,
-    ) -> String {
+    fn finished(&mut self, call: CallId, outcome: ToolOutcome, output: &str, result: &Line) -> String {
         let header = self.header(call, None);
         let state = self.calls.remove(&call).unwrap_or_default();
         let mut text = header;
@@ -312,8 +200,7 @@ impl Transcript {
             let lines: Vec<&str> = output.trim_end().lines().collect();
             text.push_str(&shortened(self.paint, &lines, state.live_lines.min(HEAD)));
         }
-        let whole = blob.map(|blob| self.paint.faint(&format!(", {} bytes of output in all", blob.bytes)));
-        text.push_str(&format!("  {result}{}\n\n", whole.unwrap_or_default()));
+        text.push_str(&format!("  {}\n", self.paint.lines(std::slice::from_ref(result))));
         self.shown = None;
         text
     }
@@ -339,35 +226,4 @@ fn shortened(paint: Paint, lines: &[&str], skip: usize) -> String {
 fn output_line(paint: Paint, line: &str) -> String {
     let line = cut(&clean(line), LINE);
     if line.trim().is_empty() { "\n".to_owned() } else { format!("    {}\n", paint.faint(&line)) }
-}
-
-/// What a call is about, in one text: the command, the file, or all of it.
-fn summary(tool: &str, arguments: &Value) -> String {
-    let field = |name: &str| arguments.get(name).and_then(Value::as_str);
-    let known = match tool {
-        "shell" => field("command").map(str::to_owned),
-        "search" => field("pattern").map(|pattern| match field("path") {
-            Some(path) => format!("{pattern} in {path}"),
-            None => pattern.to_owned(),
-        }),
-        _ => field("path").map(str::to_owned),
-    };
-    match (known, arguments) {
-        (Some(known), _) => known,
-        (None, Value::Null) => String::new(),
-        (None, arguments) => arguments.to_string(),
-    }
-}
-
-fn because(reasons: &[Reason]) -> String {
-    let one = |reason: &Reason| format!("by {}: {}", clean(&reason.plugin), one_line(&reason.text, LINE));
-    reasons.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-fn person(person: &Person) -> String {
-    clean(&format!("{} <{}>", person.name, person.email))
-}
-
-fn short(commit: &str) -> String {
-    clean(commit).chars().take(12).collect()
 }

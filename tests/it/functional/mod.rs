@@ -1,5 +1,6 @@
 //! What the product does.
 
+mod attach;
 mod bad_input;
 mod command_line;
 mod configuration;

@@ -11,7 +11,8 @@ use super::bench::*;
 use crate::api::ApiLimits;
 use crate::api::tests::fake::*;
 use crate::cli::CliError;
-use crate::cli::follow::{Patience, Until, View, follow};
+use crate::cli::feed::{Feed, Patience};
+use crate::cli::follow::{Until, View, follow};
 
 const QUICK: Patience = Patience { attempts: 3, first: Duration::from_millis(5), longest: Duration::from_millis(50) };
 
@@ -35,7 +36,9 @@ async fn watching_ends_when_the_prompt_is_published_and_not_before() {
     let prompt = ended(&host.fake, TurnOutcome::Done);
     let watching = tokio::spawn(async move {
         let (mut printer, out, _) = printer();
-        let result = follow(&client(address), session(), Until::Prompt(prompt), View::Json, QUICK, &mut printer).await;
+        let result =
+            follow(Feed::new(&client(address), session(), QUICK), Until::Prompt(prompt), View::Json, &mut printer)
+                .await;
         (result, out.text())
     });
     host.fake.notice("still publishing");
@@ -56,7 +59,7 @@ async fn watching_until_idle_tells_how_the_last_prompt_ended() {
     let (address, _server) = host.listen("127.0.0.1:0").await;
     let (mut printer, _, _) = printer();
     let idle = async |printer: &mut _| {
-        follow(&client(address), session(), Until::Idle, View::of(false, printer), QUICK, printer).await
+        follow(Feed::new(&client(address), session(), QUICK), Until::Idle, View::of(false, printer), printer).await
     };
     idle(&mut printer).await.unwrap();
     ended(&host.fake, TurnOutcome::Failed { code: ErrorCode::ModelFailed, message: "script_exhausted".into() });
@@ -76,7 +79,13 @@ async fn a_dropped_connection_is_resumed_with_a_notice_and_without_a_double() {
     let prompt = PromptId::generate();
     let (mut printer, out, err) = printer();
     let watching = tokio::spawn(async move {
-        follow(&client(address), session(), Until::Prompt(prompt), View::of(false, &printer), QUICK, &mut printer).await
+        follow(
+            Feed::new(&client(address), session(), QUICK),
+            Until::Prompt(prompt),
+            View::of(false, &printer),
+            &mut printer,
+        )
+        .await
     });
     while !out.text().contains("one") {
         tokio::task::yield_now().await;
@@ -105,7 +114,13 @@ async fn a_host_that_does_not_come_back_is_given_up() {
     let (mut printer, out, err) = printer();
     host.fake.notice("one");
     let watching = tokio::spawn(async move {
-        follow(&client(address), session(), Until::Interrupted, View::of(false, &printer), QUICK, &mut printer).await
+        follow(
+            Feed::new(&client(address), session(), QUICK),
+            Until::Interrupted,
+            View::of(false, &printer),
+            &mut printer,
+        )
+        .await
     });
     while !out.text().contains("one") {
         tokio::task::yield_now().await;
@@ -126,7 +141,7 @@ async fn what_will_not_change_is_not_tried_again() {
     let (mut printer, _, err) = printer();
     let unknown = SessionId::generate();
     let view = View::of(false, &printer);
-    let error = follow(&client(address), unknown, Until::Idle, view, QUICK, &mut printer).await.unwrap_err();
+    let error = follow(Feed::new(&client(address), unknown, QUICK), Until::Idle, view, &mut printer).await.unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert_eq!(err.text(), "");
 }
@@ -138,7 +153,8 @@ async fn a_host_that_is_not_there_is_named_with_the_way_to_start_it() {
     drop(listener);
     let (mut printer, _, err) = printer();
     let view = View::of(false, &printer);
-    let error = follow(&client(address), session(), Until::Idle, view, QUICK, &mut printer).await.unwrap_err();
+    let error =
+        follow(Feed::new(&client(address), session(), QUICK), Until::Idle, view, &mut printer).await.unwrap_err();
     printer.error(&error);
     assert_eq!(
         err.text(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use ostler_protocol::{PullRequestId, SessionId};
 
 use super::settings::{ConfigFile, SettingFlags, judge, long_help, short_help};
@@ -11,10 +12,24 @@ use crate::config::{Value, env};
 
 const EXAMPLES: &str = "\
 Examples:
-  ostler up --script examples/demo-script.toml   start a host
-  ostler run \"make the failing test pass\"        work on the repository in this folder
-  ostler attach ses_01jd3kq4v5w6x7y8z9a0b1c2d3   watch a session
-  ostler pr list                                 see what came out
+  Start a host:
+    ostler up --script examples/demo-script.toml
+  Work on the repository in this folder:
+    ostler run \"make the failing test pass\"
+  Watch a session, and prompt it again:
+    ostler attach ses_01jd3kq4v5w6x7y8z9a0b1c2d3
+  See what came out:
+    ostler pr list
+";
+
+const COMPLETIONS: &str = "\
+Examples:
+  For bash:
+    ostler completions bash > ~/.local/share/bash-completion/completions/ostler
+  For zsh, into a folder that $fpath names:
+    ostler completions zsh > ~/.zfunc/_ostler
+  For fish:
+    ostler completions fish > ~/.config/fish/completions/ostler.fish
 ";
 
 const GLOBAL: &str = "Options of every command";
@@ -82,6 +97,10 @@ pub(super) enum Command {
     Plugins(Plugins),
     /// Show and check the configuration of the host
     Config(Config),
+    /// Print what a shell needs to complete commands and options
+    Completions(Completions),
+    /// Print the page for `man`, or write those of all commands into a folder
+    Man(Man),
     #[command(hide = true)]
     InternalLauncher(InternalLauncher),
 }
@@ -321,6 +340,20 @@ pub(super) enum ConfigCommand {
     },
     /// Print the JSON Schema of the file, for editors
     Schema,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = COMPLETIONS)]
+pub(super) struct Completions {
+    /// Which shell
+    pub shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// Write the page of every command into this folder
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

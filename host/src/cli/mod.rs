@@ -18,6 +18,7 @@ mod author;
 mod config;
 mod images;
 mod internal;
+mod manual;
 mod plugins;
 mod prompt;
 mod pulls;
@@ -77,6 +78,8 @@ fn dispatch(arguments: Arguments, printer: &mut Printer) -> Result<(), CliError>
         Command::Images(images) => images::execute(images, printer),
         Command::Plugins(plugins) => plugins::execute(plugins),
         Command::Config(config) => config::execute(config, printer),
+        Command::Completions(completions) => manual::completions(completions, printer),
+        Command::Man(man) => manual::man(man, printer),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -100,7 +103,7 @@ async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Re
         Command::Events(events) => sessions::events(events, &client, printer).await,
         Command::Pr(pull) => pulls::execute(pull, &client, printer).await,
         Command::Repositories(list) => sessions::repositories(list, &client, printer).await,
-        Command::Up(_) | Command::InternalLauncher(_) => Ok(()),
-        Command::Images(_) | Command::Plugins(_) | Command::Config(_) => Ok(()),
+        Command::Up(_) | Command::InternalLauncher(_) | Command::Images(_) | Command::Plugins(_) => Ok(()),
+        Command::Config(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }

@@ -6,22 +6,49 @@ use crate::cli::Arguments;
 use crate::cli::args::{Command, PrCommand};
 use crate::config::{ByteSize, Flag, KEYS, Value};
 
-#[test]
-fn the_help_of_every_command() {
-    let mut whole = Arguments::command().term_width(100);
+/// Every command that people see, the whole first, each before those below it.
+pub fn commands(columns: usize) -> Vec<clap::Command> {
+    let mut whole = Arguments::command().term_width(columns);
     whole.build();
-    let mut text = whole.render_long_help().to_string();
-    let mut waiting: Vec<clap::Command> = whole.get_subcommands().cloned().collect();
-    waiting.reverse();
-    while let Some(mut command) = waiting.pop() {
+    let mut commands = Vec::new();
+    let mut waiting = vec![whole];
+    while let Some(command) = waiting.pop() {
         if command.get_name() == "help" || command.is_hide_set() {
             continue;
         }
-        let help = command.render_long_help();
-        text.push_str(&format!("\n───── {}\n\n{help}", command.get_bin_name().unwrap_or_default()));
         waiting.extend(command.get_subcommands().cloned().collect::<Vec<_>>().into_iter().rev());
+        commands.push(command);
     }
-    insta::assert_snapshot!(text);
+    commands
+}
+
+/// What every command says of itself, in so many columns.
+fn help(columns: usize, show: impl Fn(&mut clap::Command) -> String) -> String {
+    let one = |mut command: clap::Command| {
+        let help = show(&mut command);
+        format!("───── {}\n\n{help}\n", command.get_bin_name().unwrap_or("ostler"))
+    };
+    commands(columns).into_iter().map(one).collect()
+}
+
+#[test]
+fn the_help_of_every_command() {
+    insta::assert_snapshot!(help(100, |command| command.render_long_help().to_string()));
+}
+
+#[test]
+fn the_short_help_of_every_command() {
+    insta::assert_snapshot!(help(100, |command| command.render_help().to_string()));
+}
+
+#[test]
+fn the_short_help_of_every_command_in_forty_columns() {
+    insta::assert_snapshot!(help(40, |command| command.render_help().to_string()));
+}
+
+#[test]
+fn the_help_of_every_command_in_forty_columns() {
+    insta::assert_snapshot!(help(40, |command| command.render_long_help().to_string()));
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 mod arguments;
 mod bench;
+mod errors;
+mod manual;
 mod reading;
+mod reference;
 mod repository;
 mod running;
 mod watching;

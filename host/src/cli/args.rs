@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ostler_protocol::{PullRequestId, SessionId};
 
+use super::ids::Given;
 use super::settings::{ConfigFile, SettingFlags, judge, long_help, short_help};
 use super::{exit, tui};
 use crate::config::{Value, env};
@@ -157,8 +158,8 @@ pub(super) struct AuthorFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct Prompt {
-    /// Which session
-    pub session: SessionId,
+    /// Which session: its id, or the beginning of it
+    pub session: Given<SessionId>,
 
     /// What to do next; `-` reads it from stdin
     pub prompt: String,
@@ -178,8 +179,8 @@ pub(super) struct Prompt {
 #[derive(Debug, Args)]
 #[command(after_long_help = format!("Keys on the screen:\n{}", tui::sheet()))]
 pub(super) struct Attach {
-    /// Which session
-    pub session: SessionId,
+    /// Which session: its id, or the beginning of it
+    pub session: Given<SessionId>,
 
     #[command(flatten)]
     pub author: AuthorFlags,
@@ -199,8 +200,8 @@ pub(super) struct Attach {
 
 #[derive(Debug, Args)]
 pub(super) struct Stop {
-    /// Which session
-    pub session: SessionId,
+    /// Which session: its id, or the beginning of it
+    pub session: Given<SessionId>,
 
     /// Print the session as JSON
     #[arg(long)]
@@ -216,8 +217,8 @@ pub(super) struct List {
 
 #[derive(Debug, Args)]
 pub(super) struct Diff {
-    /// Which session
-    pub session: SessionId,
+    /// Which session: its id, or the beginning of it
+    pub session: Given<SessionId>,
 
     /// Print the diff with where it was read as JSON
     #[arg(long)]
@@ -226,8 +227,8 @@ pub(super) struct Diff {
 
 #[derive(Debug, Args)]
 pub(super) struct Events {
-    /// Which session
-    pub session: SessionId,
+    /// Which session: its id, or the beginning of it
+    pub session: Given<SessionId>,
 
     /// Print events as JSON, one per line
     #[arg(long)]
@@ -250,8 +251,8 @@ pub(super) enum PrCommand {
     List(List),
     /// Show a pull request and its diff
     Show {
-        /// Which pull request
-        id: PullRequestId,
+        /// Which pull request: its id, or the beginning of it
+        id: Given<PullRequestId>,
 
         /// Print JSON
         #[arg(long)]

@@ -102,6 +102,26 @@ pub enum CliError {
         /// Which session.
         session: SessionId,
     },
+    /// No id begins so.
+    #[error("there is no {kind} whose id begins with `{beginning}`")]
+    NoneBegins {
+        /// What was looked for, such as `session`.
+        kind: &'static str,
+        /// The command that lists them.
+        list: &'static str,
+        /// What was given.
+        beginning: String,
+    },
+    /// Several ids begin so.
+    #[error("`{beginning}` is the beginning of several: {found}")]
+    SeveralBegin {
+        /// What was looked for.
+        kind: &'static str,
+        /// What was given.
+        beginning: String,
+        /// Those that begin so, or the first of them.
+        found: String,
+    },
     /// A stream of events broke off: the host ended, or the way to it did.
     #[error("the connection to the host broke")]
     StreamBroken,
@@ -213,6 +233,8 @@ impl CliError {
             Self::NoToken { .. } | Self::WrongToken => ErrorCode::Unauthenticated.exit_code(),
             Self::WrongUrl { .. } | Self::Repository { .. } | Self::NoAuthor { .. } => exit::REQUEST,
             Self::Config(ConfigError::Wrong(_)) => exit::REQUEST,
+            Self::NoneBegins { .. } => ErrorCode::NotFound.exit_code(),
+            Self::SeveralBegin { .. } => exit::REQUEST,
             Self::Git { .. } | Self::Telemetry(TelemetryError::Filter { .. }) => exit::REQUEST,
             Self::Turn { exit, .. } => *exit,
             Self::Detached { .. } | Self::Interrupted => exit::INTERRUPTED,
@@ -243,7 +265,7 @@ impl CliError {
                 "run the command as the user that started the host, or set `OSTLER_TOKEN`".to_owned()
             }
             Self::Token(_) => "set `OSTLER_TOKEN`, or start the host again".to_owned(),
-            Self::NoToken { .. } => {
+            Self::NoToken { .. } | Self::WrongToken => {
                 "set `OSTLER_TOKEN` to what the file `token` in the host's data folder holds".to_owned()
             }
             Self::WrongUrl { .. } => {
@@ -258,6 +280,8 @@ impl CliError {
             Self::Detached { session } => {
                 format!("watch it with `ostler attach {session}`, stop it with `ostler stop {session}`")
             }
+            Self::NoneBegins { list, .. } => format!("`{list}` lists them"),
+            Self::SeveralBegin { kind, .. } => format!("give more of the id of the {kind} that you mean"),
             Self::Terminal { .. } => "watch in plain lines with `--plain`".to_owned(),
             Self::Repository { hint, .. } => hint.clone(),
             Self::Config(ConfigError::Read { source, .. }) => match source.kind() {

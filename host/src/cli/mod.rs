@@ -37,6 +37,7 @@ mod client;
 pub mod discovery;
 mod error;
 mod git;
+mod ids;
 mod output;
 mod table;
 mod terminal;

@@ -7,13 +7,13 @@ use ostler_protocol::api::{MAX_PROMPT, PromptAccepted, SubmitPrompt};
 use ostler_protocol::event::Person;
 use ostler_protocol::{PromptId, SessionId};
 
-use super::CliError;
 use super::args::Prompt;
 use super::author::author;
 use super::client::Client;
 use super::feed::{Feed, Patience};
 use super::follow::{Until, View, follow};
 use super::output::Printer;
+use super::{CliError, ids};
 
 /// What `--no-wait --json` prints.
 #[derive(serde::Serialize)]
@@ -24,11 +24,11 @@ struct Submitted {
 }
 
 pub(super) async fn execute(prompt: Prompt, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
+    let session = ids::session(prompt.session, client).await?;
     let from_stdin = prompt.prompt == "-";
     let ask = |question: &str| if from_stdin { None } else { printer.ask(question) };
     let author = author(&prompt.author, Path::new("."), ask).await?;
     let text = if from_stdin { from_standard_input()? } else { prompt.prompt };
-    let session = prompt.session;
     let accepted = submit(session, text, Some(author), client).await?;
     if prompt.no_wait {
         let submitted = Submitted { session, prompt: accepted.prompt, seq: accepted.seq };

@@ -7,7 +7,7 @@ use super::client::Client;
 use super::output::Printer;
 use super::sessions::now_ms;
 use super::terminal::{ago, clean, one_line};
-use super::{CliError, table};
+use super::{CliError, ids, table};
 
 pub(super) async fn execute(pr: Pr, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
     match pr.command {
@@ -24,6 +24,7 @@ pub(super) async fn execute(pr: Pr, client: &Client, printer: &mut Printer) -> R
             printer.data(&text)
         }
         PrCommand::Show { id, json } => {
+            let id = ids::pull_request(id, client).await?;
             let path = ["pull-requests", &id.to_string()];
             let detail: PullRequestDetail = client.get("show the pull request", &path).await?;
             if json {

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::output::Printer;
 use super::terminal::{ago, clean, one_line};
 use super::transcript::Transcript;
-use super::{CliError, table};
+use super::{CliError, ids, table};
 
 pub(super) async fn list(list: List, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
     let sessions: SessionList = client.get("list sessions", &["sessions"]).await?;
@@ -53,7 +53,8 @@ pub(super) fn now_ms() -> u64 {
 }
 
 pub(super) async fn stop(stop: Stop, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
-    let session = ask_to_stop(stop.session, client).await?;
+    let session = ids::session(stop.session, client).await?;
+    let session = ask_to_stop(session, client).await?;
     if stop.json {
         return printer.json(&session);
     }
@@ -68,7 +69,8 @@ pub(super) async fn ask_to_stop(session: SessionId, client: &Client) -> Result<S
 }
 
 pub(super) async fn diff(diff: Diff, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
-    let path = ["sessions", &diff.session.to_string(), "diff"];
+    let session = ids::session(diff.session, client).await?;
+    let path = ["sessions", &session.to_string(), "diff"];
     let answer: api::Diff = client.get("read the diff", &path).await?;
     if diff.json {
         return printer.json(&answer);
@@ -83,7 +85,7 @@ pub(super) async fn diff(diff: Diff, client: &Client, printer: &mut Printer) -> 
 }
 
 pub(super) async fn events(events: Events, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
-    let session = events.session.to_string();
+    let session = ids::session(events.session, client).await?.to_string();
     let mut transcript = Transcript::new(printer.paint, false);
     let mut after = events.after;
     loop {

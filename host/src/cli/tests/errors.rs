@@ -15,7 +15,7 @@ use crate::telemetry::TelemetryError;
 const SESSION: &str = "ses_01jd3kq4v5w6x7y8z9a0b1c2d3";
 
 /// Kinds of errors, counted by [`kind`].
-const KINDS: usize = 28;
+const KINDS: usize = 30;
 
 /// The number of an error's kind. A new kind belongs here, into [`KINDS`], and into the list below.
 fn kind(error: &CliError) -> usize {
@@ -48,6 +48,8 @@ fn kind(error: &CliError) -> usize {
         CliError::Componentize { .. } | CliError::Runtime { .. } => 25,
         CliError::Terminal { .. } => 26,
         CliError::OutputClosed => 27,
+        CliError::NoneBegins { .. } => 28,
+        CliError::SeveralBegin { .. } => 29,
     }
 }
 
@@ -91,6 +93,8 @@ fn of_this_side() -> Vec<CliError> {
         CliError::NoToken { url: "http://127.0.0.1:7878/".into() },
         CliError::WrongToken,
         CliError::WrongUrl { url: "https://x".into(), why: "this ostler speaks plain HTTP only".into() },
+        CliError::NoneBegins { kind: "session", list: "ostler sessions", beginning: "ses_02".into() },
+        CliError::SeveralBegin { kind: "session", beginning: "ses_01".into(), found: "ses_01a, ses_01b".into() },
         CliError::Interrupted,
         CliError::Repository { message: "x is not a git repository".into(), hint: "go to one".into() },
         CliError::Telemetry(TelemetryError::Twice("it was".into())),

@@ -141,6 +141,9 @@ fn an_archive_is_unpacked_as_it_was_packed() {
     let mode = fs::metadata(place.path("store/layers")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "other users must not reach set-user-id programs of an image");
     assert_eq!(place.store.list().unwrap(), [("base".to_owned(), imported.image)]);
+    let known = place.store.describe("base").unwrap();
+    assert!(known.bytes > 0 && known.named_at <= std::time::SystemTime::now(), "{known:?}");
+    assert!(place.store.describe("other").is_err());
 }
 
 #[test]

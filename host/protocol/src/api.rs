@@ -210,6 +210,48 @@ pub struct CaughtUp {
     pub seq: u64,
 }
 
+/// `GET /v1/plugins`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginList {
+    /// Those that take part, in the order in which the host was given them.
+    pub plugins: Vec<PluginView>,
+    /// Those that could not be loaded and that the host does without, because they say that they are not required.
+    pub refused: Vec<RefusedPlugin>,
+}
+
+/// A plugin that takes part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginView {
+    /// Its id.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+    /// `sha256:` and the digest of its component.
+    pub digest: String,
+    /// Where it takes part.
+    pub hooks: Vec<PluginHook>,
+}
+
+/// A part that a plugin takes in a hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginHook {
+    /// Name of the hook, such as `tool.execute.before`.
+    pub hook: String,
+    /// `mutate` or `validate`.
+    pub phase: String,
+    /// Higher comes first in the mutate phase.
+    pub priority: i32,
+    /// What it means when the plugin fails: `skip`, `hold` or `closed`.
+    pub failure: String,
+}
+
+/// A plugin that could not be loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedPlugin {
+    /// Which, and what is wrong with it.
+    pub reason: String,
+}
+
 /// `GET /v1/health`: the host answers and knows its parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {

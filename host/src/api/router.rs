@@ -12,6 +12,7 @@ use super::{ApiFailure, ApiState, edge, events, guard, health, pull_requests, re
 pub fn router(state: ApiState) -> Router {
     Router::new()
         .route("/v1/health", get(health::show))
+        .route("/v1/plugins", get(health::plugins))
         .route("/v1/repositories", get(repositories::list))
         .route("/v1/repositories/{repository}", put(repositories::create).get(repositories::show))
         .route("/v1/sessions", get(sessions::list).post(sessions::create))

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use ostler_protocol::api::{
-    CreateSession, Diff, Health, PromptAccepted, PullRequestView, RepositoryView, SessionView, SubmitPrompt,
+    CreateSession, Diff, Health, PluginList, PromptAccepted, PullRequestView, RepositoryView, SessionView, SubmitPrompt,
 };
 use ostler_protocol::{Event, PullRequestId, SessionId};
 
@@ -54,6 +54,8 @@ pub trait Repositories: Send + Sync + 'static {
 pub trait HealthSource: Send + Sync + 'static {
     /// The host's parts; an error where it cannot work.
     async fn health(&self) -> Result<Health, ApiFailure>;
+    /// Its plugins.
+    async fn plugins(&self) -> Result<PluginList, ApiFailure>;
 }
 
 #[async_trait]

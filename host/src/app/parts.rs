@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ostler_protocol::ErrorCode;
-use ostler_protocol::api::{Health, RepositoryView};
+use ostler_protocol::api::{Health, PluginHook, PluginList, PluginView, RefusedPlugin, RepositoryView};
 use ostler_sandbox::client::{Launcher, LauncherClientError};
 use ostler_sandbox::wire::launcher::Limits;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +21,7 @@ use crate::api::{self, ApiFailure, ApiLimits, ApiState, ApiToken, HealthSource, 
 use crate::cli::discovery::{self, Location};
 use crate::config::HostConfig;
 use crate::forge::{Access, Forge, RepositoryName, git_router};
-use crate::plugins::{Package, PluginError, PluginHost, PluginSource};
+use crate::plugins::{Package, PluginError, PluginHost, PluginInfo, PluginSource, Registration};
 use crate::session::{Clock, Services, Sessions};
 use crate::store::{Blobs, Index, SessionLogs};
 use crate::telemetry::chain;
@@ -142,7 +142,7 @@ pub(super) async fn serve(
     let about = About {
         model: models.default_name().unwrap_or_default().to_owned(),
         image: config.image.clone(),
-        plugins: plugins.plugins().into_iter().map(|plugin| plugin.id).collect(),
+        plugins: plugin_list(&plugins),
     };
     let services = Services {
         logs: SessionLogs::open(&layout.sessions()).map_err(|error| internal(&error))?,
@@ -224,7 +224,28 @@ fn bad_plugin(error: &PluginError) -> AppError {
 struct About {
     model: String,
     image: String,
-    plugins: Vec<String>,
+    plugins: PluginList,
+}
+
+/// The plugins in the words of the API.
+fn plugin_list(host: &PluginHost) -> PluginList {
+    let hook = |part: Registration| PluginHook {
+        hook: part.hook.to_string(),
+        phase: part.phase.to_string(),
+        priority: part.priority,
+        failure: part.failure.to_string(),
+    };
+    let plugin = |plugin: PluginInfo| PluginView {
+        id: plugin.id,
+        version: plugin.version,
+        digest: plugin.digest,
+        hooks: plugin.hooks.into_iter().map(hook).collect(),
+    };
+    let refused = |error: &PluginError| RefusedPlugin { reason: error.describe() };
+    PluginList {
+        plugins: host.plugins().into_iter().map(plugin).collect(),
+        refused: host.refused().iter().map(refused).collect(),
+    }
 }
 
 #[async_trait]
@@ -235,8 +256,12 @@ impl HealthSource for About {
             version: env!("CARGO_PKG_VERSION").into(),
             model: self.model.clone(),
             image: self.image.clone(),
-            plugins: self.plugins.clone(),
+            plugins: self.plugins.plugins.iter().map(|plugin| plugin.id.clone()).collect(),
         })
+    }
+
+    async fn plugins(&self) -> Result<PluginList, ApiFailure> {
+        Ok(self.plugins.clone())
     }
 }
 

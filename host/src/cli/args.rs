@@ -94,7 +94,7 @@ pub(super) enum Command {
     Repositories(List),
     /// Import and list images of workspaces
     Images(Images),
-    /// Prepare plugins
+    /// List the plugins of the host, and prepare plugins
     Plugins(Plugins),
     /// Show and check the configuration of the host
     Config(Config),
@@ -296,6 +296,8 @@ pub(super) struct Plugins {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginsCommand {
+    /// List the plugins of the running host, with the hooks that each takes part in
+    List(List),
     /// Make a component of a core WebAssembly module that carries its interface
     Componentize {
         /// The core module

@@ -1,12 +1,15 @@
 //! `ostler images`: works on the host's data folder itself, as root, whether or not the host runs.
 
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use ostler_sandbox::store::Store;
 
-use super::CliError;
 use super::args::{Images, ImagesCommand};
 use super::output::Printer;
+use super::sessions::now_ms;
+use super::terminal::{ago, size};
+use super::{CliError, table};
 use crate::config::Flag;
 
 pub(super) fn execute(images: Images, printer: &mut Printer) -> Result<(), CliError> {
@@ -35,17 +38,52 @@ fn import(data: &Path, tar: &Path, name: &str) -> Result<String, CliError> {
 /// Lists the images of the store.
 fn list(data: &Path, json: bool, printer: &mut Printer) -> Result<(), CliError> {
     let failed = |source| CliError::Images { operation: "list the images", source };
-    let images = Store::at(&crate::app::store(data)).list().map_err(failed)?;
+    let store = Store::at(&crate::app::store(data));
+    let mut images = Vec::new();
+    for (name, digest) in store.list().map_err(failed)? {
+        let known = store.describe(&name).map_err(failed)?;
+        let since = known.named_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let imported_at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        images.push(Image { name, digest: digest.to_string(), bytes: known.bytes, imported_at_ms });
+    }
     if json {
-        let images: Vec<_> = images.iter().map(|(name, image)| Image { name, digest: image.as_str() }).collect();
         return printer.json(&images);
     }
-    images.iter().try_for_each(|(name, image)| printer.line(&format!("{name}  {image}")))
+    if images.is_empty() {
+        printer.note("there are no images yet; `ostler images import TAR --name NAME` makes one");
+        return Ok(());
+    }
+    let text = rows(&images, now_ms());
+    printer.data(&text)
+}
+
+fn rows(images: &[Image], now_ms: u64) -> String {
+    let row = |image: &Image| {
+        let imported = ago(image.imported_at_ms, now_ms);
+        [image.name.clone(), size(image.bytes), imported, image.digest.clone()]
+    };
+    table::render(["IMAGE", "SIZE", "IMPORTED", "DIGEST"], images.iter().map(row))
 }
 
 /// One image, as `--json` shows it.
 #[derive(serde::Serialize)]
-struct Image<'a> {
-    name: &'a str,
-    digest: &'a str,
+struct Image {
+    name: String,
+    digest: String,
+    bytes: u64,
+    imported_at_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_rows_without_borders() {
+        let image = Image { name: "base".into(), digest: "sha256:00ff".into(), bytes: 123_456_789, imported_at_ms: 0 };
+        insta::assert_snapshot!(rows(&[image], 7_300_000), @r"
+        IMAGE  SIZE      IMPORTED  DIGEST
+        base   123.5 MB  2 h ago   sha256:00ff
+        ");
+    }
 }

@@ -50,7 +50,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use args::Arguments;
-use args::Command;
+use args::{Command, Plugins, PluginsCommand};
 use client::Client;
 pub use error::CliError;
 use output::Printer;
@@ -77,7 +77,9 @@ fn dispatch(arguments: Arguments, printer: &mut Printer) -> Result<(), CliError>
         Command::Up(up) => up::execute(up, printer),
         Command::InternalLauncher(launcher) => internal::launcher(launcher),
         Command::Images(images) => images::execute(images, printer),
-        Command::Plugins(plugins) => plugins::execute(plugins),
+        Command::Plugins(Plugins { command: PluginsCommand::Componentize { core, output } }) => {
+            plugins::componentize(&core, &output)
+        }
         Command::Config(config) => config::execute(config, printer),
         Command::Completions(completions) => manual::completions(completions, printer),
         Command::Man(man) => manual::man(man, printer),
@@ -103,8 +105,12 @@ async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Re
         Command::Diff(diff) => sessions::diff(diff, &client, printer).await,
         Command::Events(events) => sessions::events(events, &client, printer).await,
         Command::Pr(pull) => pulls::execute(pull, &client, printer).await,
+        Command::Plugins(Plugins { command: PluginsCommand::List(list) }) => {
+            plugins::list(list, &client, printer).await
+        }
+        Command::Plugins(_) => Ok(()),
         Command::Repositories(list) => sessions::repositories(list, &client, printer).await,
-        Command::Up(_) | Command::InternalLauncher(_) | Command::Images(_) | Command::Plugins(_) => Ok(()),
+        Command::Up(_) | Command::InternalLauncher(_) | Command::Images(_) => Ok(()),
         Command::Config(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }

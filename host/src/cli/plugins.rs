@@ -1,19 +1,52 @@
-//! `ostler plugins`: prepares plugins; needs no host.
+//! `ostler plugins`: what the running host has loaded, and, without a host, the making of components.
 
 use std::io::Write;
 use std::path::Path;
 
-use super::CliError;
-use super::args::{Plugins, PluginsCommand};
+use ostler_protocol::api::{PluginList, PluginView};
 
-pub(super) fn execute(plugins: Plugins) -> Result<(), CliError> {
-    match plugins.command {
-        PluginsCommand::Componentize { core, output } => componentize(&core, &output),
+use super::args::List;
+use super::client::Client;
+use super::output::Printer;
+use super::terminal::clean;
+use super::{CliError, table};
+
+/// Lists the plugins of the host. Those that it does without are told beside the list.
+pub(super) async fn list(list: List, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
+    let plugins: PluginList = client.get("list plugins", &["plugins"]).await?;
+    if list.json {
+        return printer.json(&plugins);
     }
+    for refused in &plugins.refused {
+        printer.warning(&format!("the host goes on without a plugin: {}", refused.reason));
+    }
+    if plugins.plugins.is_empty() {
+        printer.note("the host has no plugins; `ostler up --plugin DIR` loads one");
+        return Ok(());
+    }
+    let titles = ["PLUGIN", "VERSION", "HOOK", "PHASE", "PRIORITY", "ON FAILURE"];
+    let text = table::render(titles, plugins.plugins.iter().flat_map(rows));
+    printer.data(&text)
+}
+
+/// A row for each part that the plugin takes; one that takes none is seen too.
+fn rows(plugin: &PluginView) -> Vec<[String; 6]> {
+    let named = |rest: [&str; 4]| {
+        let [hook, phase, priority, failure] = rest.map(clean);
+        [clean(&plugin.id), clean(&plugin.version), hook, phase, priority, failure]
+    };
+    if plugin.hooks.is_empty() {
+        return vec![named(["none", "", "", ""])];
+    }
+    plugin
+        .hooks
+        .iter()
+        .map(|hook| named([&hook.hook, &hook.phase, &hook.priority.to_string(), &hook.failure]))
+        .collect()
 }
 
 /// Makes a component of the core module `core` and writes it to `output`.
-fn componentize(core: &Path, output: &Path) -> Result<(), CliError> {
+pub(super) fn componentize(core: &Path, output: &Path) -> Result<(), CliError> {
     let file = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| CliError::File { operation, path, source }

@@ -129,6 +129,16 @@ pub fn duration(milliseconds: u64) -> String {
     }
 }
 
+/// A size in the unit that suits it.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
 /// How long ago something was, roughly.
 pub fn ago(then_ms: u64, now_ms: u64) -> String {
     let seconds = now_ms.saturating_sub(then_ms) / 1000;
@@ -162,7 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn times_have_a_fitting_unit() {
+    fn times_and_sizes_have_a_fitting_unit() {
+        assert_eq!([999, 1_000, 45_600_000, 7_000_000_000].map(size), ["999 B", "1.0 kB", "45.6 MB", "7.0 GB"]);
         assert_eq!([0, 999, 1_234, 61_500].map(duration), ["0 ms", "999 ms", "1.2 s", "1 min 1 s"]);
         assert_eq!(
             [5, 125, 7_300, 200_000].map(|s| ago(0, s * 1000)),

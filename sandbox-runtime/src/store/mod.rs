@@ -22,6 +22,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use oci_spec::OciSpecError;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
@@ -173,6 +174,15 @@ fn is_digest_hex(hex: &str) -> bool {
     hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// What is known of an image without looking into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Bytes of its layers as they came, packed or not.
+    pub bytes: u64,
+    /// When it was imported under its name.
+    pub named_at: SystemTime,
+}
+
 /// An image store on disk.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -250,6 +260,20 @@ impl Store {
         }
         images.sort();
         Ok(images)
+    }
+
+    /// What is known of an image without looking into it: the bytes of its layers as they came, and when it got its name.
+    ///
+    /// # Errors
+    /// When no image has this name, or when it is damaged.
+    pub fn describe(&self, name: &str) -> Result<Description, StoreError> {
+        let image = self.resolve(name)?;
+        let damaged = |source| StoreError::Damaged { image: image.to_string(), source };
+        let manifest = ImageManifest::from_file(self.blob(image.hex())).map_err(damaged)?;
+        let bytes = manifest.layers().iter().map(|layer| layer.size()).sum();
+        let path = self.root.join("names").join(name);
+        let named = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        Ok(Description { bytes, named_at: named.map_err(StoreError::io("read image name", path))? })
     }
 
     /// The unpacked layers of an image, top first, as overlay wants them.

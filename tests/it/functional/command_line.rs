@@ -54,6 +54,20 @@ async fn run_takes_any_repository_on_disk_to_a_pull_request() -> Result<()> {
 }
 
 #[tokio::test]
+async fn plugins_and_images_of_a_host_are_listed() -> Result<()> {
+    let options = HostOptions { script: script(&[END]), policy: Some(String::new()), ..HostOptions::default() };
+    let host = Host::start(options).await?;
+    let output = run(&host, &["plugins", "list"]).await?;
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.contains("tool.execute.before") && shown.contains("mutate"), "{output:?}");
+    let data = host.data().to_string_lossy().into_owned();
+    let output = run(&host, &["images", "list", "--data", &data]).await?;
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.starts_with("IMAGE") && shown.contains("sha256:"), "{output:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_exit_code_tells_what_went_wrong() -> Result<()> {
     let host = Host::start(HostOptions { script: script(&[&shell("true")]), ..HostOptions::default() }).await?;
     let repository = Repository::with("demo", &[("a", "a")])?;

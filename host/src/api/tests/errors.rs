@@ -114,6 +114,7 @@ async fn what_is_right_is_answered() {
         (Method::GET, "/v1/repositories", String::new(), StatusCode::OK),
         (Method::GET, "/v1/pull-requests", String::new(), StatusCode::OK),
         (Method::GET, "/v1/health", String::new(), StatusCode::OK),
+        (Method::GET, "/v1/plugins", String::new(), StatusCode::OK),
     ] {
         let (status, value) = host.ask(method, path, &body).await;
         assert_eq!(status, expected, "{path}: {value}");

@@ -12,8 +12,8 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use axum::routing::{get, post};
 use futures::StreamExt;
 use ostler_protocol::api::{
-    CreateSession, Diff, DiffSource, Health, PromptAccepted, PullRequestView, RepositoryView, SessionStatus,
-    SessionView, SubmitPrompt,
+    CreateSession, Diff, DiffSource, Health, PluginHook, PluginList, PluginView, PromptAccepted, PullRequestView,
+    RefusedPlugin, RepositoryView, SessionStatus, SessionView, SubmitPrompt,
 };
 use ostler_protocol::event::Person;
 use ostler_protocol::{Delta, ErrorCode, Event, EventBody, PromptId, PullRequestId, SessionId};
@@ -180,6 +180,27 @@ impl HealthSource for Fake {
             model: "scripted/demo".into(),
             image: "base".into(),
             plugins: Vec::new(),
+        })
+    }
+    async fn plugins(&self) -> Result<PluginList, ApiFailure> {
+        let hook = PluginHook {
+            hook: "tool.execute.before".into(),
+            phase: "mutate".into(),
+            priority: 10,
+            failure: "hold".into(),
+        };
+        let after = PluginHook {
+            hook: "tool.execute.after".into(),
+            phase: "validate".into(),
+            failure: "skip".into(),
+            priority: 0,
+        };
+        let plugin =
+            |id: &str, hooks| PluginView { id: id.into(), version: "0.1.0".into(), digest: "sha256:0".into(), hooks };
+        let refused = RefusedPlugin { reason: "plugin `old` cannot be loaded: it asks for contract 0\u{1b}[2J".into() };
+        Ok(PluginList {
+            plugins: vec![plugin("policy", vec![hook, after]), plugin("idle", vec![])],
+            refused: vec![refused],
         })
     }
 }

@@ -19,7 +19,7 @@ use super::bench::*;
 use crate::api::ApiLimits;
 use crate::api::tests::fake::*;
 use crate::cli::args::{self, Arguments};
-use crate::cli::{CliError, run};
+use crate::cli::{CliError, plugins, prompt, run};
 
 /// Serves the bare repositories in a folder with git's own CGI program.
 async fn smart_http(root: PathBuf, request: Request) -> Response<Body> {
@@ -149,6 +149,67 @@ async fn an_error_before_the_push_changes_nothing_there() {
     }
     assert!(host.fake.created.lock().unwrap().is_empty());
     assert_eq!(git(&root.path().join("demo.git"), &["for-each-ref"]), "");
+}
+
+/// A host without anything real, and what a command printed that asked it.
+async fn asked(
+    ask: impl AsyncFnOnce(&crate::cli::client::Client, &mut crate::cli::output::Printer) -> Result<(), CliError>,
+) -> (TestHost, String, String) {
+    let host = TestHost::new();
+    let (address, _server) = host.listen("127.0.0.1:0").await;
+    let (mut printer, out, err) = printer();
+    ask(&client(address), &mut printer).await.unwrap();
+    (host, out.text(), err.text())
+}
+
+#[tokio::test]
+async fn plugins_are_listed_by_hook_and_those_that_are_missing_are_told() {
+    let list = async |json: bool| {
+        asked(async |client, printer| plugins::list(args::List { json }, client, printer).await).await
+    };
+    let (_, out, err) = list(false).await;
+    insta::assert_snapshot!(out);
+    assert_eq!(
+        err,
+        "warning: the host goes on without a plugin: plugin `old` cannot be loaded: it asks for contract 0^[[2J\n"
+    );
+    let (_, out, err) = list(true).await;
+    let list: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((list["plugins"][0]["hooks"][0]["phase"].as_str(), err.as_str()), (Some("mutate"), ""));
+}
+
+fn prompt_arguments(session: &str, more: &[&str]) -> args::Prompt {
+    let words = ["ostler", "prompt", session, "again", "--name", "A", "--email", "a@b"];
+    match Arguments::try_parse_from(words.iter().chain(more)).unwrap().command {
+        args::Command::Prompt(prompt) => prompt,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_further_prompt_is_sent_by_the_beginning_of_an_id_and_its_ids_are_printed() {
+    let send = async |more: &[&str]| {
+        let prompt = prompt_arguments("ses_01jd", more);
+        asked(async |client, printer| prompt::execute(prompt, client, printer).await).await
+    };
+    let (host, out, _) = send(&["--no-wait"]).await;
+    let (id, submitted) = host.fake.prompts.borrow()[0].clone();
+    assert_eq!(out, format!("{id}\n"));
+    let author = Person { name: "A".into(), email: "a@b".into() };
+    assert_eq!((submitted.text.as_str(), submitted.author), ("again", Some(author)));
+    let (host, out, _) = send(&["--no-wait", "--json"]).await;
+    let id = host.fake.prompts.borrow()[0].0;
+    assert_eq!(out, format!("{{\"session\":\"{SESSION}\",\"prompt\":\"{id}\",\"seq\":1}}\n"));
+}
+
+#[tokio::test]
+async fn a_further_prompt_is_watched_from_itself_on() {
+    let (host, address, _root) = host(vec![turn_finished(TurnOutcome::Done), opened()]).await;
+    host.fake.notice("of before");
+    let (mut printer, out, _) = printer();
+    prompt::execute(prompt_arguments(SESSION, &[]), &client(address), &mut printer).await.unwrap();
+    assert!(out.text().contains("> again") && out.text().contains("pull request #1 is open"), "{}", out.text());
+    assert!(!out.text().contains("of before"), "{}", out.text());
 }
 
 #[tokio::test]

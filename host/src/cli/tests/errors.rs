@@ -10,12 +10,13 @@ use crate::api::TokenError;
 use crate::app::AppError;
 use crate::cli::CliError;
 use crate::cli::discovery::DiscoveryError;
+use crate::config::{ConfigError, Place, Problem};
 use crate::telemetry::TelemetryError;
 
 const SESSION: &str = "ses_01jd3kq4v5w6x7y8z9a0b1c2d3";
 
 /// Kinds of errors, counted by [`kind`].
-const KINDS: usize = 30;
+const KINDS: usize = 31;
 
 /// The number of an error's kind. A new kind belongs here, into [`KINDS`], and into the list below.
 fn kind(error: &CliError) -> usize {
@@ -50,6 +51,7 @@ fn kind(error: &CliError) -> usize {
         CliError::OutputClosed => 27,
         CliError::NoneBegins { .. } => 28,
         CliError::SeveralBegin { .. } => 29,
+        CliError::Config(_) => 30,
     }
 }
 
@@ -69,7 +71,7 @@ fn of_the_host() -> Vec<CliError> {
         CliError::NotRunning { detail: " at http://127.0.0.1:7878/".into() },
         CliError::Transport {
             operation: "list sessions",
-            source: reqwest::Client::new().get("nowhere").build().unwrap_err(),
+            source: crate::http::plain().build().unwrap().get("nowhere").build().unwrap_err(),
         },
         CliError::Answer { operation: "list sessions", why: "status 200; is this an ostler host?".into() },
         CliError::ConnectionLost {
@@ -81,6 +83,14 @@ fn of_the_host() -> Vec<CliError> {
         CliError::Turn { message: "the turn was stopped".into(), exit: 7, session: SESSION.parse().unwrap() },
         CliError::Detached { session: SESSION.parse().unwrap() },
     ]
+}
+
+fn typo() -> Problem {
+    Problem {
+        place: Place::Variable("OSTLER_LISTEN".into()),
+        message: "`localhost` is not an address".into(),
+        hint: Some("such as `127.0.0.1:7878`".into()),
+    }
 }
 
 fn of_this_side() -> Vec<CliError> {
@@ -95,6 +105,8 @@ fn of_this_side() -> Vec<CliError> {
         CliError::WrongUrl { url: "https://x".into(), why: "this ostler speaks plain HTTP only".into() },
         CliError::NoneBegins { kind: "session", list: "ostler sessions", beginning: "ses_02".into() },
         CliError::SeveralBegin { kind: "session", beginning: "ses_01".into(), found: "ses_01a, ses_01b".into() },
+        CliError::Config(ConfigError::Read { path: "/etc/ostler/config.toml".into(), source: refused() }),
+        CliError::Config(ConfigError::Wrong(vec![typo()])),
         CliError::Interrupted,
         CliError::Repository { message: "x is not a git repository".into(), hint: "go to one".into() },
         CliError::Telemetry(TelemetryError::Twice("it was".into())),

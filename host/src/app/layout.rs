@@ -6,6 +6,7 @@
 //!   sessions/      ostler 0700   a log per session
 //!   index/         ostler 0700   the index over them
 //!   blobs/         ostler 0700   large outputs
+//!   log/           ostler 0750   the log, as JSON lines
 //!   repositories/  ostler 0700   bare repositories of the built-in forge
 //!   store/         root 0711     images, layers, the sandboxes' files (see the launcher)
 //!   launcher/      root 0700     the launcher's lock and log
@@ -51,6 +52,7 @@ impl Layout {
         for path in [self.sessions(), self.index_folder(), self.blobs(), self.repositories()] {
             self.folder(&path, 0o700, Some(user))?;
         }
+        self.folder(&self.log(), 0o750, Some(user))?;
         self.folder(&self.launcher_state(), 0o700, None)?;
         self.folder(&self.run(), 0o755, None)
     }
@@ -100,6 +102,10 @@ impl Layout {
 
     pub(super) fn sessions(&self) -> PathBuf {
         self.data.join("sessions")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.data.join("log")
     }
 
     fn index_folder(&self) -> PathBuf {

@@ -24,7 +24,7 @@ use crate::forge::{Access, Forge, RepositoryName, git_router};
 use crate::plugins::{Package, PluginError, PluginHost, PluginInfo, PluginSource, Registration};
 use crate::session::{Clock, Services, Sessions};
 use crate::store::{Blobs, Index, SessionLogs};
-use crate::telemetry::chain;
+use crate::telemetry::{self, chain};
 use crate::workspace::Workspaces;
 
 /// Time that requests under way have when the host stops.
@@ -126,6 +126,8 @@ pub(super) async fn serve(
 ) -> Result<(), AppError> {
     let Start { listener, image, models, plugins, token } = start;
     let internal = |error: &(dyn std::error::Error + 'static)| AppError::new(chain(error), "the log has more");
+    let telemetry =
+        telemetry::begin(&layout.log(), config.otlp_endpoint.as_deref()).map_err(|error| internal(&error))?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| internal(&error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     let url = format!("http://{address}");
@@ -198,6 +200,8 @@ pub(super) async fn serve(
         Ok(Err(error)) => return Err(internal(&error)),
         Err(_) => return Err(AppError::new("the launcher did not end every sandbox in time", "its log says more")),
     }
+    // The last words of everything above; it blocks, and nothing else is left to do.
+    let _ = tokio::task::spawn_blocking(|| telemetry.end()).await;
     served.map_err(|error| internal(&error))
 }
 

@@ -73,7 +73,7 @@ pub enum ColorChoice {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Start a host and stay with it until Ctrl-C
-    Up(Up),
+    Up(Box<Up>),
     /// Give the agent a prompt on a repository and watch until its pull request is open
     Run(Run),
     /// Give a session its next prompt and watch until its work is published
@@ -96,6 +96,8 @@ pub(super) enum Command {
     Images(Images),
     /// List the plugins of the host, and prepare plugins
     Plugins(Plugins),
+    /// Show the log of the host
+    Logs(Logs),
     /// Show and check the configuration of the host
     Config(Config),
     /// Print what a shell needs to complete commands and options
@@ -307,6 +309,62 @@ pub(super) enum PluginsCommand {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Logs {
+    #[command(flatten)]
+    pub file: ConfigFile,
+
+    #[arg(long, value_name = "DIR", value_parser = judge("host.data"),
+        help = short_help("host.data"), long_help = long_help("host.data"))]
+    pub data: Option<Value>,
+
+    /// Only lines about this session
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+
+    /// Only lines about this request, such as an error names it
+    #[arg(long, value_name = "ID")]
+    pub request: Option<String>,
+
+    /// Only lines of this level and above
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub level: Option<Level>,
+
+    /// Only so many lines, the last ones
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    pub lines: Option<usize>,
+
+    /// Go on with what is written, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Print the lines as they are: JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Levels of the log, from the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Level {
+    /// What only helps to find a defect
+    Trace,
+    /// What helps to understand
+    Debug,
+    /// What happens
+    Info,
+    /// What should not be so
+    Warn,
+    /// What failed
+    Error,
+}
+
+impl Level {
+    /// The level of a line, by its name there.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::from_str(name, true).ok()
+    }
 }
 
 #[derive(Debug, Args)]

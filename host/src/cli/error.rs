@@ -175,6 +175,12 @@ pub enum CliError {
         #[source]
         source: io::Error,
     },
+    /// There is no log yet.
+    #[error("there is no log in {folder}", folder = folder.display())]
+    NoLog {
+        /// Which folder.
+        folder: PathBuf,
+    },
     /// The launcher could not start or go on.
     #[error("the launcher failed")]
     Launcher {
@@ -233,6 +239,7 @@ impl CliError {
             Self::NoToken { .. } | Self::WrongToken => ErrorCode::Unauthenticated.exit_code(),
             Self::WrongUrl { .. } | Self::Repository { .. } | Self::NoAuthor { .. } => exit::REQUEST,
             Self::Config(ConfigError::Wrong(_)) => exit::REQUEST,
+            Self::NoLog { .. } => ErrorCode::NotFound.exit_code(),
             Self::NoneBegins { .. } => ErrorCode::NotFound.exit_code(),
             Self::SeveralBegin { .. } => exit::REQUEST,
             Self::Git { .. } | Self::Telemetry(TelemetryError::Filter { .. }) => exit::REQUEST,
@@ -279,6 +286,12 @@ impl CliError {
             }
             Self::Detached { session } => {
                 format!("watch it with `ostler attach {session}`, stop it with `ostler stop {session}`")
+            }
+            Self::NoLog { .. } => {
+                "a host writes one when it starts; say with `--data` where its folder is, if it is another".to_owned()
+            }
+            Self::File { operation: "read", source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run it as a user who may read it, such as with `sudo`".to_owned()
             }
             Self::NoneBegins { list, .. } => format!("`{list}` lists them"),
             Self::SeveralBegin { kind, .. } => format!("give more of the id of the {kind} that you mean"),

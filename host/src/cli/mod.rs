@@ -18,6 +18,7 @@ mod author;
 mod config;
 mod images;
 mod internal;
+mod logs;
 mod manual;
 mod plugins;
 mod prompt;
@@ -74,13 +75,14 @@ pub fn main() -> ExitCode {
 fn dispatch(arguments: Arguments, printer: &mut Printer) -> Result<(), CliError> {
     match arguments.command {
         // These start before any thread exists, because the launcher must.
-        Command::Up(up) => up::execute(up, printer),
+        Command::Up(up) => up::execute(*up, printer),
         Command::InternalLauncher(launcher) => internal::launcher(launcher),
         Command::Images(images) => images::execute(images, printer),
         Command::Plugins(Plugins { command: PluginsCommand::Componentize { core, output } }) => {
             plugins::componentize(&core, &output)
         }
         Command::Config(config) => config::execute(config, printer),
+        Command::Logs(logs) => logs::execute(logs, printer),
         Command::Completions(completions) => manual::completions(completions, printer),
         Command::Man(man) => manual::man(man, printer),
         command => {
@@ -111,6 +113,6 @@ async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Re
         Command::Plugins(_) => Ok(()),
         Command::Repositories(list) => sessions::repositories(list, &client, printer).await,
         Command::Up(_) | Command::InternalLauncher(_) | Command::Images(_) => Ok(()),
-        Command::Config(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
+        Command::Config(_) | Command::Logs(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }

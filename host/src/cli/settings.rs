@@ -11,7 +11,7 @@ use super::CliError;
 use crate::config::{DEFAULT_FILE, Fallback, Flag, Inputs, Key, Loaded, Value, env};
 
 /// Which file is read.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct ConfigFile {
     #[arg(
         long, global = true, value_name = "FILE",
@@ -60,6 +60,10 @@ pub(super) struct SettingFlags {
         help = short_help("sandbox.cpus"), long_help = long_help("sandbox.cpus"))]
     pub cpus: Option<Value>,
 
+    #[arg(long, value_name = "URL", value_parser = judge("telemetry.otlp_endpoint"),
+        help = short_help("telemetry.otlp_endpoint"), long_help = long_help("telemetry.otlp_endpoint"))]
+    pub otlp_endpoint: Option<Value>,
+
     #[arg(long = "allow-host", value_name = "NAME", value_parser = judge("host.allowed_hosts"),
         help = short_help("host.allowed_hosts"), long_help = long_help("host.allowed_hosts"))]
     pub allowed_hosts: Vec<Value>,
@@ -96,6 +100,7 @@ impl SettingFlags {
             ("sandbox.memory", self.memory),
             ("sandbox.pids", self.pids),
             ("sandbox.cpus", self.cpus),
+            ("telemetry.otlp_endpoint", self.otlp_endpoint),
         ];
         let lists = [
             ("plugins.paths", self.plugins),

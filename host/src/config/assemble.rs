@@ -43,6 +43,7 @@ impl Loaded {
                 cpus: settings.must("sandbox.cpus", &[])?,
             },
             log: self.log()?,
+            otlp_endpoint: settings.get("telemetry.otlp_endpoint", &[])?,
         })
     }
 

@@ -48,6 +48,8 @@ variables! {
     MODEL = ("OSTLER_MODEL", Configuration),
     /// What is logged, in the words of `tracing_subscriber`.
     LOG = ("OSTLER_LOG", Configuration),
+    /// Collector that traces and metrics are sent to, by OTLP over HTTP; OpenTelemetry's own name.
+    OTLP_ENDPOINT = ("OTEL_EXPORTER_OTLP_ENDPOINT", Configuration),
     /// Key of the provider `anthropic`.
     ANTHROPIC_API_KEY = ("ANTHROPIC_API_KEY", Configuration),
     /// Address of the provider `anthropic`, where it is not the vendor's.

@@ -83,6 +83,8 @@ pub struct HostConfig {
     pub limits: SandboxLimits,
     /// The host's log.
     pub log: LogSettings,
+    /// Collector for traces and metrics, if there is one.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// Limits of a sandbox.

@@ -85,7 +85,12 @@ pub const SECTIONS: &[Section] = &[
         meaning: "What is known of one model, by the part of its name after the first `/`. A model without a section is \
                   asked all the same.",
     },
-    Section { path: "log", meaning: "The host's log, which goes to standard error." },
+    Section {
+        path: "log",
+        meaning: "The host's log, which goes to standard error, and as JSON lines to the folder `log` of the data folder: \
+                  `ostler logs` shows it.",
+    },
+    Section { path: "telemetry", meaning: "Traces and metrics. Metrics are always at `GET /metrics` of the API." },
 ];
 
 const ROW: Key = Key {
@@ -312,8 +317,18 @@ pub const KEYS: &[Key] = &[
         path: "log.format",
         kind: Kind::Choice(&["text", "json"]),
         default: Fallback::Value("text"),
-        meaning: "How a line is written: for people, or as one JSON object",
+        meaning: "How a line on stderr is written: for people, or as one JSON object",
         example: "\"json\"",
+        ..ROW
+    },
+    Key {
+        path: "telemetry.otlp_endpoint",
+        kind: Kind::Url,
+        default: Fallback::Nothing("nothing is sent"),
+        variables: &[("telemetry.otlp_endpoint", env::OTLP_ENDPOINT)],
+        flag: Some("--otlp-endpoint"),
+        meaning: "Collector that traces and metrics are sent to, by OTLP over HTTP, without `/v1/traces`",
+        example: "\"http://127.0.0.1:4318\"",
         ..ROW
     },
 ];

@@ -22,6 +22,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::effects;
 use super::error::{SessionError, store_error, unknown};
@@ -29,6 +30,7 @@ use super::job::Job;
 use super::log::{Folded, fold, view};
 use super::machine::MAX_QUEUE;
 use super::mailbox::{Death, Handle, Message, Reply};
+use super::measure::Measure;
 use super::services::Services;
 use super::state::{Act, Input, Prompt, State, Step, Workspace as Phase};
 use crate::workspace::{Workspace, chain};
@@ -67,6 +69,8 @@ pub(super) struct Actor {
     generation: crate::plugins::Generation,
     /// Who waits for which turn to end.
     stop_waiters: Vec<(Option<TurnId>, Reply<SessionView>)>,
+    /// What is counted of it.
+    measure: Measure,
     wakefulness: Wakefulness,
     /// When it looks again whether it can go on.
     wake_at: Instant,
@@ -118,10 +122,11 @@ impl Actor {
             unclaimed_death: None,
             generation,
             stop_waiters: Vec::new(),
+            measure: Measure::default(),
             wakefulness: Wakefulness::Folded,
             wake_at: Instant::now() + NAP,
         };
-        tokio::spawn(actor.run());
+        tokio::spawn(actor.run().instrument(tracing::info_span!(parent: None, "session", id = %session)));
         handle
     }
 
@@ -200,6 +205,7 @@ impl Actor {
         self.cancel = CancellationToken::new();
         self.acts.shutdown().await;
         self.discard_reports();
+        self.measure = Measure::default();
         self.workspace = None;
         for (_, waiter) in self.stop_waiters.drain(..) {
             // Everything of the turn was ended just now; that the log does not say so yet is what failed.
@@ -355,8 +361,9 @@ impl Actor {
         };
         // What ended is collected here: the set never holds more than what is under way.
         while self.acts.try_join_next().is_some() {}
+        let span = effects::span(&act, self.session);
         if let Some(work) = effects::work(job, act, &self.state) {
-            self.acts.spawn(work);
+            self.acts.spawn(work.instrument(span));
         }
     }
 
@@ -368,6 +375,7 @@ impl Actor {
         let appended = self.services.logs.append(self.session, self.head, now, bodies).await;
         let events = appended.map_err(|error| Broken(store_error(error)))?;
         self.updated_at_ms = now;
+        events.iter().for_each(|event| self.measure.note(&event.body));
         if let Some(last) = events.last() {
             self.head = last.seq;
             self.publish_head();

@@ -9,8 +9,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ostler_protocol::event::{ToolCall, ToolOutcome};
-use ostler_protocol::{ErrorCode, EventBody, TurnId};
+use ostler_protocol::{ErrorCode, EventBody, SessionId, TurnId};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::Span;
 
 use super::job::{Job, decided, fragment, milliseconds, purpose};
 use super::mailbox::Message;
@@ -81,6 +82,27 @@ pub(super) fn work(job: Job, act: Act, state: &State) -> Option<BoxFuture<'stati
         Act::Cancel => return None,
     };
     Some(Box::pin(supervise(job, last_words, work)))
+}
+
+/// The span of an act, in the words of OpenTelemetry where it has some.
+pub(super) fn span(act: &Act, session: SessionId) -> Span {
+    match act {
+        Act::StartWorkspace => tracing::info_span!("workspace", %session),
+        Act::LoadContext { turn } => tracing::info_span!("context", %session, %turn),
+        Act::RequestModel { turn, step, .. } => tracing::info_span!("chat", %session, %turn, step),
+        Act::Compact { turn, step, .. } => tracing::info_span!("compact", %session, %turn, step),
+        Act::DecideTool { turn, call } => {
+            tracing::info_span!("hooks", %session, %turn, call = %call.call, tool = call.tool)
+        }
+        Act::RunTool { turn, call, tool, .. } => {
+            tracing::info_span!("execute_tool", %session, %turn, %call, tool)
+        }
+        Act::AdoptTool { turn, call } => {
+            tracing::info_span!("adopt_tool", %session, %turn, call = %call.call, tool = call.tool)
+        }
+        Act::Publish { turn, .. } => tracing::info_span!("publish", %session, %turn),
+        Act::Cancel => Span::none(),
+    }
 }
 
 /// Does the work and reports how it ended, also where it panicked.

@@ -19,6 +19,7 @@ mod job;
 mod log;
 mod machine;
 mod mailbox;
+mod measure;
 mod model_calls;
 mod publish;
 mod registry;

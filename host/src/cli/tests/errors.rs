@@ -16,7 +16,7 @@ use crate::telemetry::TelemetryError;
 const SESSION: &str = "ses_01jd3kq4v5w6x7y8z9a0b1c2d3";
 
 /// Kinds of errors, counted by [`kind`].
-const KINDS: usize = 31;
+const KINDS: usize = 32;
 
 /// The number of an error's kind. A new kind belongs here, into [`KINDS`], and into the list below.
 fn kind(error: &CliError) -> usize {
@@ -52,6 +52,7 @@ fn kind(error: &CliError) -> usize {
         CliError::NoneBegins { .. } => 28,
         CliError::SeveralBegin { .. } => 29,
         CliError::Config(_) => 30,
+        CliError::NoLog { .. } => 31,
     }
 }
 
@@ -107,6 +108,7 @@ fn of_this_side() -> Vec<CliError> {
         CliError::SeveralBegin { kind: "session", beginning: "ses_01".into(), found: "ses_01a, ses_01b".into() },
         CliError::Config(ConfigError::Read { path: "/etc/ostler/config.toml".into(), source: refused() }),
         CliError::Config(ConfigError::Wrong(vec![typo()])),
+        CliError::NoLog { folder: "/var/lib/ostler/log".into() },
         CliError::Interrupted,
         CliError::Repository { message: "x is not a git repository".into(), hint: "go to one".into() },
         CliError::Telemetry(TelemetryError::Twice("it was".into())),

@@ -31,6 +31,7 @@ fn defaults() -> HostConfig {
         plugins: Vec::new(),
         limits: SandboxLimits { memory: ByteSize(2 << 30), pids: 1024, cpus: Cpus { millis: 2000 } },
         log: LogSettings { filter: "info".into(), format: LogFormat::Text },
+        otlp_endpoint: None,
     }
 }
 
@@ -74,6 +75,8 @@ fn every_key_of_the_file_reaches_its_field() {
         [log]
         filter = "debug"
         format = "json"
+        [telemetry]
+        otlp_endpoint = "http://127.0.0.1:4318/"
         "#,
         key.display()
     );
@@ -89,6 +92,7 @@ fn every_key_of_the_file_reaches_its_field() {
     expected.limits = SandboxLimits { memory: ByteSize(512 << 20), pids: 1000, cpus: Cpus { millis: 1500 } };
     expected.plugins = vec![room.path("here/policy"), "/there".into()];
     expected.log = LogSettings { filter: "debug".into(), format: LogFormat::Json };
+    expected.otlp_endpoint = Some("http://127.0.0.1:4318".into());
     expected.providers.get_mut("openai").unwrap().base_url = "https://proxy.example/v1".into();
     let known = ModelSettings { context_tokens: Some(10), max_output_tokens: Some(5) };
     let local = ProviderSettings {

@@ -8,27 +8,57 @@ use crate::{PromptId, PullRequestId, SessionId};
 /// Longest prompt, in bytes.
 pub const MAX_PROMPT: usize = 256 * 1024;
 
+/// Longest name of a repository, in characters.
+pub const MAX_REPOSITORY: usize = 100;
+
+/// Longest name of a branch, in characters.
+pub const MAX_BRANCH: usize = 200;
+
+/// Longest name of a model, in characters.
+pub const MAX_MODEL: usize = 200;
+
+/// Largest page of a list.
+pub const MAX_PAGE: usize = 200;
+
+/// Page of a list where none is named.
+pub const DEFAULT_PAGE: usize = 50;
+
+/// Largest page of events, and the one that is sent where none is named.
+pub const MAX_EVENTS: usize = 500;
+
+/// Longest idempotency key, in characters.
+pub const MAX_IDEMPOTENCY_KEY: usize = 128;
+
+/// Keys of prompts that a session remembers, the last ones.
+pub const REMEMBERED_KEYS: usize = 128;
+
 /// `POST /v1/sessions`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
     /// Repository on the forge, such as `demo`.
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::repository))]
     pub repository: String,
     /// Branch to start from; the repository's default branch when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
     pub branch: Option<String>,
     /// Who asks: author of the commits and of the pull request.
     pub author: Person,
     /// Model, such as `scripted/demo`; the host's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
     pub model: Option<String>,
 }
 
 /// `POST /v1/sessions/{session}/prompts`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SubmitPrompt {
-    /// What to do, 1 byte to [`MAX_PROMPT`] bytes.
+    /// What to do: 1 to 262144 bytes of UTF-8 that are not only blanks.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 262144))]
     pub text: String,
     /// Who asks; the session's author when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,6 +67,7 @@ pub struct SubmitPrompt {
 
 /// `202` to a prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PromptAccepted {
     /// Which.
     pub prompt: PromptId,
@@ -46,6 +77,7 @@ pub struct PromptAccepted {
 
 /// A session as lists and `GET /v1/sessions/{session}` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionView {
     /// Which.
     pub id: SessionId,
@@ -76,6 +108,7 @@ pub struct SessionView {
 
 /// What a session is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SessionStatus {
     /// Waiting for a prompt.
@@ -88,13 +121,18 @@ pub enum SessionStatus {
 
 /// `GET /v1/sessions`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionList {
     /// Newest first.
     pub sessions: Vec<SessionView>,
+    /// Where the next page begins, to be sent as `cursor`; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// A pull request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequestView {
     /// Which.
     pub id: PullRequestId,
@@ -126,6 +164,7 @@ pub struct PullRequestView {
 
 /// State of a pull request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PullRequestState {
     /// Waiting for review.
@@ -138,13 +177,18 @@ pub enum PullRequestState {
 
 /// `GET /v1/pull-requests`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequestList {
     /// Newest first.
     pub pull_requests: Vec<PullRequestView>,
+    /// Where the next page begins, to be sent as `cursor`; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// `GET /v1/sessions/{session}/diff`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Diff {
     /// Unified diff of the workspace (or of the pushed branch where there is no workspace) against the base
     /// commit.
@@ -157,6 +201,7 @@ pub struct Diff {
 
 /// Where a diff was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiffSource {
     /// The living workspace, with changes that are not committed.
@@ -168,6 +213,7 @@ pub enum DiffSource {
 /// `PUT /v1/repositories/{repository}`: makes an empty repository on the built-in forge, or finds it. It is filled by
 /// a git push to `clone_url` with the API token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RepositoryView {
     /// Its name: 1 to 100 characters of `[a-z0-9._-]`, beginning with a letter or digit.
     pub name: String,
@@ -179,13 +225,18 @@ pub struct RepositoryView {
 
 /// `GET /v1/repositories`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RepositoryList {
     /// By name.
     pub repositories: Vec<RepositoryView>,
+    /// Where the next page begins, to be sent as `cursor`; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// `GET /v1/pull-requests/{pull_request}`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequestDetail {
     /// The pull request; its fields stand beside `diff`.
     #[serde(flatten)]
@@ -196,6 +247,7 @@ pub struct PullRequestDetail {
 
 /// `GET /v1/sessions/{session}/events` as plain JSON: one page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventPage {
     /// The next events in order; empty at the end of the log.
     pub events: Vec<Event>,
@@ -205,6 +257,7 @@ pub struct EventPage {
 
 /// Data of the `caught_up` marker in a stream of events: everything durable when the stream began was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CaughtUp {
     /// Sequence number of the last event that was sent.
     pub seq: u64,
@@ -212,6 +265,7 @@ pub struct CaughtUp {
 
 /// `GET /v1/health`: the host answers and knows its parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Health {
     /// Always `ok`; a host that cannot work answers with an error instead.
     pub status: String,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// An error as the API sends it: `{"status":404,"code":"not_found","message":"…","hint":"…"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct ApiError {
     /// HTTP status, always that of `code`.

@@ -12,6 +12,7 @@ pub const EVENT_VERSION: u16 = 1;
 
 /// One line of a session's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// Position in the session, from 1 without gaps.
     pub seq: u64,
@@ -24,15 +25,19 @@ pub struct Event {
 
 /// A person, as git and pull requests name them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Person {
-    /// Full name, 1 to 200 characters.
+    /// Full name, 1 to 200 characters on one line, without `<` and `>`.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
     pub name: String,
-    /// E-mail address.
+    /// E-mail address, at most 254 characters.
+    #[cfg_attr(feature = "openapi", schema(min_length = 3, max_length = 254, pattern = "^[^@\\s<>]+@[^\\s<>]+$"))]
     pub email: String,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventBody {
     /// The session exists.
@@ -53,6 +58,9 @@ pub enum EventBody {
         model: String,
         /// Version of the event shapes.
         version: u16,
+        /// The key of the request that made it, where it had one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<RequestKey>,
     },
     /// A person asked the turn under way to stop.
     StopRequested,
@@ -64,6 +72,9 @@ pub enum EventBody {
         text: String,
         /// Who asked.
         author: Person,
+        /// The key of the request that brought it, where it had one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<RequestKey>,
     },
     /// A sandbox is being made.
     WorkspaceRequested,
@@ -216,6 +227,7 @@ pub enum EventBody {
 
 /// A tool call as the model asked for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ToolCall {
     /// Its identifier, given by the host.
     pub call: CallId,
@@ -227,6 +239,7 @@ pub struct ToolCall {
 
 /// What the hooks decided, strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Nobody objected.
@@ -245,6 +258,7 @@ pub enum Verdict {
 
 /// Why a plugin said what it said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reason {
     /// Which plugin.
     pub plugin: String,
@@ -254,6 +268,7 @@ pub struct Reason {
 
 /// How a tool call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ToolOutcome {
     /// It ran; a command may still have a non-zero exit status.
@@ -274,6 +289,7 @@ pub enum ToolOutcome {
 
 /// How a turn ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum TurnOutcome {
     /// The agent said that it is done.
@@ -296,8 +312,19 @@ pub enum TurnOutcome {
     Interrupted,
 }
 
+/// The idempotency key of the request that an event answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RequestKey {
+    /// The key, as the client chose it.
+    pub key: String,
+    /// `sha256:` and 64 hexadecimal digits over the request, to tell a repetition from another request.
+    pub digest: String,
+}
+
 /// A large text kept apart from the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Blob {
     /// `sha256:` and 64 hexadecimal digits.
     pub digest: String,
@@ -310,6 +337,7 @@ pub struct Blob {
 /// A piece of text on its way. Volatile: a client that misses it loses nothing, the event that follows
 /// holds everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Delta {
     /// The model is talking.

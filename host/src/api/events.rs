@@ -20,7 +20,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, stream};
-use ostler_protocol::api::{CaughtUp, EventPage};
+use ostler_protocol::api::{CaughtUp, EventPage, MAX_EVENTS};
 use ostler_protocol::{ErrorCode, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +29,6 @@ use super::feed::{Feed, Frame};
 use super::{ApiFailure, ApiState};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
-/// Largest page, and the one that is sent when the client names none.
-const MAX_PAGE: usize = 500;
 
 /// Query of the route.
 #[derive(Debug, Default, Deserialize)]
@@ -63,9 +60,9 @@ pub(super) async fn read(
     let session: SessionId = parse(&session)?;
     let after = resume_point(&headers, &reading)?;
     if let Some(limit) = reading.limit
-        && !(1..=MAX_PAGE).contains(&limit)
+        && !(1..=MAX_EVENTS).contains(&limit)
     {
-        return Err(ApiFailure::bad_request(format!("`limit` is {limit}, it must be between 1 and {MAX_PAGE}")));
+        return Err(ApiFailure::bad_request(format!("`limit` is {limit}, it must be between 1 and {MAX_EVENTS}")));
     }
     let format = reading.format.unwrap_or_else(|| accepted(&headers));
     let feed = Feed::open(state.sessions.clone(), session, after, state.stopping.clone()).await?;
@@ -80,7 +77,7 @@ pub(super) async fn read(
     if format == Format::Sse {
         return Ok(stream_of(feed, &state));
     }
-    let limit = reading.limit.unwrap_or(MAX_PAGE);
+    let limit = reading.limit.unwrap_or(MAX_EVENTS);
     let events = state.sessions.events(session, after.unwrap_or(0), limit).await?;
     let head_seq = head_seq.max(events.last().map_or(0, |event| event.seq));
     Ok(Json(EventPage { events, head_seq }).into_response())

@@ -16,6 +16,7 @@ mod edge;
 mod error;
 mod extract;
 mod guard;
+mod page;
 mod validate;
 
 mod events;

@@ -4,11 +4,19 @@ use axum::Json;
 use axum::extract::State;
 use ostler_protocol::api::{PullRequestDetail, PullRequestList};
 
-use super::extract::{PathText, parse};
+use super::extract::{PathText, QueryOf, parse};
+use super::page::{self, List, PageQuery};
 use super::{ApiFailure, ApiState};
 
-pub(super) async fn list(State(state): State<ApiState>) -> Result<Json<PullRequestList>, ApiFailure> {
-    Ok(Json(PullRequestList { pull_requests: state.sessions.pull_requests().await? }))
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    QueryOf(query): QueryOf<PageQuery>,
+) -> Result<Json<PullRequestList>, ApiFailure> {
+    let limit = page::limit(query.limit)?;
+    let before = page::after_id(List::PullRequests, query.cursor.as_deref())?;
+    let found = state.sessions.pull_requests(before, limit + 1).await?;
+    let (pull_requests, next_cursor) = page::cut(List::PullRequests, limit, found, |pull| pull.id.to_string());
+    Ok(Json(PullRequestList { pull_requests, next_cursor }))
 }
 
 pub(super) async fn show(

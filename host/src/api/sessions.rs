@@ -5,10 +5,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use ostler_protocol::SessionId;
-use ostler_protocol::api::{CreateSession, Diff, PromptAccepted, SessionList, SessionView, SubmitPrompt};
+use ostler_protocol::api::{
+    CreateSession, Diff, PromptAccepted, SessionList, SessionStatus, SessionView, SubmitPrompt,
+};
+use serde::Deserialize;
 
-use super::extract::{JsonBody, PathText, parse};
+use super::extract::{JsonBody, PathText, QueryOf, parse};
+use super::page::{self, List};
 use super::{ApiFailure, ApiState, validate};
+use crate::session::SessionFilter;
 
 pub(super) async fn create(
     State(state): State<ApiState>,
@@ -18,8 +23,31 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(state.sessions.create(request).await?)))
 }
 
-pub(super) async fn list(State(state): State<ApiState>) -> Result<Json<SessionList>, ApiFailure> {
-    Ok(Json(SessionList { sessions: state.sessions.list().await? }))
+/// Query of the list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionQuery {
+    /// Most sessions that the page may hold.
+    limit: Option<usize>,
+    /// Where the page begins: `next_cursor` of the one before.
+    cursor: Option<String>,
+    /// Only sessions on this repository.
+    repository: Option<String>,
+    /// Only sessions with this status.
+    status: Option<SessionStatus>,
+}
+
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    QueryOf(query): QueryOf<SessionQuery>,
+) -> Result<Json<SessionList>, ApiFailure> {
+    let limit = page::limit(query.limit)?;
+    let before = page::after_id(List::Sessions, query.cursor.as_deref())?;
+    query.repository.as_deref().map_or(Ok(()), validate::repository)?;
+    let filter = SessionFilter { repository: query.repository, status: query.status };
+    let found = state.sessions.list(filter, before, limit + 1).await?;
+    let (sessions, next_cursor) = page::cut(List::Sessions, limit, found, |session| session.id.to_string());
+    Ok(Json(SessionList { sessions, next_cursor }))
 }
 
 pub(super) async fn show(

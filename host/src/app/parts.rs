@@ -274,8 +274,8 @@ impl Repositories for ForgeRepositories {
         self.forge.get(&name).await.map(|repository| self.view(repository)).map_err(refused)
     }
 
-    async fn list(&self) -> Result<Vec<RepositoryView>, ApiFailure> {
-        let repositories = self.forge.list().await.map_err(refused)?;
+    async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryView>, ApiFailure> {
+        let repositories = self.forge.list(after, limit).await.map_err(refused)?;
         Ok(repositories.into_iter().map(|repository| self.view(repository)).collect())
     }
 }

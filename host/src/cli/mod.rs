@@ -13,6 +13,7 @@ mod exit;
 mod attach;
 mod images;
 mod internal;
+mod listing;
 mod plugins;
 mod pulls;
 mod run;

@@ -14,7 +14,7 @@ impl State {
     pub fn apply(&mut self, body: &EventBody) {
         match body {
             EventBody::SessionCreated { .. } => self.apply_created(body),
-            EventBody::PromptSubmitted { prompt, text, author } => {
+            EventBody::PromptSubmitted { prompt, text, author, .. } => {
                 if self.title.is_empty() {
                     self.title = title(text);
                 }

@@ -40,6 +40,7 @@ use ostler_sandbox::client::Died;
 use crate::forge::RepositoryName;
 use crate::workspace::chain;
 
+pub use crate::store::SessionFilter;
 pub use error::SessionError;
 pub use services::{Clock, Models, Services};
 
@@ -111,9 +112,14 @@ impl Sessions {
         self.registry.create(request).await
     }
 
-    /// Every session, newest first.
-    pub async fn list(&self) -> Result<Vec<SessionView>, SessionError> {
-        self.registry.services.index.sessions().await.map_err(store_error)
+    /// The newest sessions that fit the filter, newest first, at most `limit`, of those older than `before`.
+    pub async fn list(
+        &self,
+        filter: SessionFilter,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionView>, SessionError> {
+        self.registry.services.index.sessions(filter, before, limit).await.map_err(store_error)
     }
 
     /// One session.
@@ -209,9 +215,13 @@ impl Sessions {
         }
     }
 
-    /// Every pull request, newest first.
-    pub async fn pull_requests(&self) -> Result<Vec<PullRequestView>, SessionError> {
-        self.registry.services.index.pull_requests().await.map_err(store_error)
+    /// The newest pull requests, newest first, at most `limit`, of those older than `before`.
+    pub async fn pull_requests(
+        &self,
+        before: Option<PullRequestId>,
+        limit: usize,
+    ) -> Result<Vec<PullRequestView>, SessionError> {
+        self.registry.services.index.pull_requests(before, limit).await.map_err(store_error)
     }
 
     /// One pull request and its diff against its base.

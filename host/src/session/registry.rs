@@ -61,6 +61,7 @@ impl Registry {
             author,
             model,
             version: EVENT_VERSION,
+            request: None,
         };
         let now = self.services.clock.now_ms();
         let mut state = super::state::State::default();

@@ -3,5 +3,6 @@
 mod access;
 mod errors;
 pub(crate) mod fake;
+mod pages;
 mod serving;
 mod stream;

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod bench;
+mod listing;
 mod reading;
 mod repository;
 mod running;

@@ -43,6 +43,14 @@ impl Client {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
+    /// Posts with an idempotency key and returns status and body.
+    pub async fn post_keyed(&self, path: &str, key: &str, body: &Value) -> Result<(StatusCode, Value)> {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.token);
+        let response = request.header("idempotency-key", key).json(body).timeout(PATIENCE).send().await?;
+        let status = response.status();
+        Ok((status, response.json().await?))
+    }
+
     /// Sends a request that must succeed.
     pub async fn ok(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
         let (status, body) = self.send(method, path, body).await?;

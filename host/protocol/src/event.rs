@@ -357,3 +357,20 @@ pub enum Delta {
         text: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_a_version_without_keys_is_read_and_written_as_it_was() {
+        let old = r#"{"type":"prompt_submitted","prompt":"pro_01jd3kq4v5w6x7y8z9a0b1c2d3","text":"go","author":{"name":"A","email":"a@b"}}"#;
+        let body: EventBody = serde_json::from_str(old).unwrap();
+        assert!(matches!(body, EventBody::PromptSubmitted { request: None, .. }), "{body:?}");
+        assert_eq!(serde_json::to_string(&body).unwrap(), old);
+        let old = r#"{"type":"session_created","session":"ses_01jd3kq4v5w6x7y8z9a0b1c2d3","repository":"demo","base_branch":"main","base_commit":"0","branch":"ostler/x","author":{"name":"A","email":"a@b"},"model":"m","version":1}"#;
+        let body: EventBody = serde_json::from_str(old).unwrap();
+        assert!(matches!(body, EventBody::SessionCreated { request: None, .. }), "{body:?}");
+        assert_eq!(serde_json::to_string(&body).unwrap(), old);
+    }
+}

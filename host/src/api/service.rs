@@ -14,7 +14,7 @@ use crate::session::{SessionError, SessionFilter, Sessions, Subscription};
 #[async_trait]
 pub trait SessionService: Send + Sync + 'static {
     /// See [`Sessions::create`].
-    async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError>;
+    async fn create(&self, request: CreateSession, key: Option<String>) -> Result<SessionView, SessionError>;
     /// See [`Sessions::list`].
     async fn list(
         &self,
@@ -25,7 +25,12 @@ pub trait SessionService: Send + Sync + 'static {
     /// See [`Sessions::get`].
     async fn get(&self, session: SessionId) -> Result<SessionView, SessionError>;
     /// See [`Sessions::submit`].
-    async fn submit(&self, session: SessionId, prompt: SubmitPrompt) -> Result<PromptAccepted, SessionError>;
+    async fn submit(
+        &self,
+        session: SessionId,
+        prompt: SubmitPrompt,
+        key: Option<String>,
+    ) -> Result<PromptAccepted, SessionError>;
     /// See [`Sessions::stop`].
     async fn stop(&self, session: SessionId) -> Result<SessionView, SessionError>;
     /// See [`Sessions::events`].
@@ -67,8 +72,8 @@ pub trait HealthSource: Send + Sync + 'static {
 
 #[async_trait]
 impl SessionService for Sessions {
-    async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
-        Self::create(self, request).await
+    async fn create(&self, request: CreateSession, key: Option<String>) -> Result<SessionView, SessionError> {
+        Self::create(self, request, key).await
     }
 
     async fn list(
@@ -84,8 +89,13 @@ impl SessionService for Sessions {
         Self::get(self, session).await
     }
 
-    async fn submit(&self, session: SessionId, prompt: SubmitPrompt) -> Result<PromptAccepted, SessionError> {
-        Self::submit(self, session, prompt).await
+    async fn submit(
+        &self,
+        session: SessionId,
+        prompt: SubmitPrompt,
+        key: Option<String>,
+    ) -> Result<PromptAccepted, SessionError> {
+        Self::submit(self, session, prompt, key).await
     }
 
     async fn stop(&self, session: SessionId) -> Result<SessionView, SessionError> {

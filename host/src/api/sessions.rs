@@ -10,17 +10,18 @@ use ostler_protocol::api::{
 };
 use serde::Deserialize;
 
-use super::extract::{JsonBody, PathText, QueryOf, parse};
+use super::extract::{IdempotencyKey, JsonBody, PathText, QueryOf, parse};
 use super::page::{self, List};
 use super::{ApiFailure, ApiState, validate};
 use crate::session::SessionFilter;
 
 pub(super) async fn create(
     State(state): State<ApiState>,
+    IdempotencyKey(key): IdempotencyKey,
     JsonBody(request): JsonBody<CreateSession>,
 ) -> Result<(StatusCode, Json<SessionView>), ApiFailure> {
     validate::session(&request)?;
-    Ok((StatusCode::CREATED, Json(state.sessions.create(request).await?)))
+    Ok((StatusCode::CREATED, Json(state.sessions.create(request, key).await?)))
 }
 
 /// Query of the list.
@@ -60,11 +61,12 @@ pub(super) async fn show(
 pub(super) async fn submit(
     State(state): State<ApiState>,
     PathText(session): PathText<String>,
+    IdempotencyKey(key): IdempotencyKey,
     JsonBody(prompt): JsonBody<SubmitPrompt>,
 ) -> Result<(StatusCode, Json<PromptAccepted>), ApiFailure> {
     let session: SessionId = parse(&session)?;
     validate::prompt(&prompt)?;
-    Ok((StatusCode::ACCEPTED, Json(state.sessions.submit(session, prompt).await?)))
+    Ok((StatusCode::ACCEPTED, Json(state.sessions.submit(session, prompt, key).await?)))
 }
 
 pub(super) async fn stop(

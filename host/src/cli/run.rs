@@ -32,7 +32,7 @@ pub(super) async fn execute(run: Run, client: &Client, printer: &mut Printer) ->
 
     bring(&repository, &start, &name, client, printer).await?;
     let create = CreateSession { repository: name, branch: Some(start.branch), author, model: run.model.clone() };
-    let session: SessionView = client.post("create a session", &["sessions"], &create).await?;
+    let session: SessionView = client.post_once("create a session", &["sessions"], &create).await?;
     let accepted = submit(session.id, text, client).await?;
     let view = View::of(run.json, printer);
     follow(client, session.id, Until::Prompt(accepted.prompt), view, Patience::default(), printer).await
@@ -40,7 +40,7 @@ pub(super) async fn execute(run: Run, client: &Client, printer: &mut Printer) ->
 
 async fn submit(session: SessionId, text: String, client: &Client) -> Result<PromptAccepted, CliError> {
     let prompt = SubmitPrompt { text, author: None };
-    client.post("submit the prompt", &["sessions", &session.to_string(), "prompts"], &prompt).await
+    client.post_once("submit the prompt", &["sessions", &session.to_string(), "prompts"], &prompt).await
 }
 
 /// Makes the repository on the host and pushes the branch to it.

@@ -15,6 +15,7 @@ mod effects;
 mod error;
 mod fold;
 mod job;
+mod keys;
 mod log;
 mod machine;
 mod mailbox;
@@ -89,6 +90,9 @@ impl Sessions {
             let (created, updated) = (folded.created_at_ms, folded.updated_at_ms);
             let view = log::view(session, &folded.state, folded.head, created, updated);
             services.index.put_session(view).await.map_err(store_error)?;
+            if let Some(request) = folded.state.session.as_ref().and_then(|identity| identity.request.clone()) {
+                services.index.put_key(request, session).await.map_err(store_error)?;
+            }
             if working && let Err(error) = self.registry.handle(session).await {
                 tracing::error!(%session, error = %chain(&error), "the session cannot go on");
             }
@@ -107,9 +111,10 @@ impl Sessions {
         self.registry.quiesce().await;
     }
 
-    /// Makes a session. Durable when it returns.
-    pub async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
-        self.registry.create(request).await
+    /// Makes a session. Durable when it returns. Repeated with the same key, it finds the session that the first request
+    /// made, as it is now.
+    pub async fn create(&self, request: CreateSession, key: Option<String>) -> Result<SessionView, SessionError> {
+        self.registry.create(request, key).await
     }
 
     /// The newest sessions that fit the filter, newest first, at most `limit`, of those older than `before`.
@@ -128,8 +133,15 @@ impl Sessions {
     }
 
     /// Accepts a prompt. Durable when it returns; the agent starts at once or when the prompts before it are done.
-    pub async fn submit(&self, session: SessionId, prompt: SubmitPrompt) -> Result<PromptAccepted, SessionError> {
-        self.registry.submit(session, prompt).await
+    /// Repeated with the same key, it is answered as the first time and does nothing, as long as the session remembers
+    /// the key ([`ostler_protocol::api::REMEMBERED_KEYS`]).
+    pub async fn submit(
+        &self,
+        session: SessionId,
+        prompt: SubmitPrompt,
+        key: Option<String>,
+    ) -> Result<PromptAccepted, SessionError> {
+        self.registry.submit(session, prompt, key).await
     }
 
     /// Stops the turn under way, if there is one. Returns when it has ended (within a second).

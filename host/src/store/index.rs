@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use ostler_protocol::api::{PullRequestView, SessionStatus, SessionView};
+use ostler_protocol::event::RequestKey;
 use ostler_protocol::{PullRequestId, SessionId};
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
@@ -34,6 +35,15 @@ CREATE INDEX session_by_status ON session (json_extract(view, '$.status'), id);
 DROP INDEX pull_requests_by_time;
 ";
 
+/// Which session a keyed request made; rebuilt from the logs like every session's row.
+const KEYS: &str = "
+CREATE TABLE request_key (
+    key     TEXT NOT NULL PRIMARY KEY,
+    digest  TEXT NOT NULL,
+    session TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// Which sessions are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionFilter {
@@ -58,7 +68,7 @@ impl Index {
         let path = path.to_owned();
         Ok(Self {
             thread: Thread::start("index-db", move || {
-                database::open(&path, &[&format!("{} {SESSIONS}", pulls::PULLS_MIGRATION), PAGES])
+                database::open(&path, &[&format!("{} {SESSIONS}", pulls::PULLS_MIGRATION), PAGES, KEYS])
             })??,
         })
     }
@@ -89,6 +99,35 @@ impl Index {
                     )
                     .map_err(query("write a session's row"))?;
                 Ok(())
+            })
+            .await
+    }
+
+    /// Notes which session a keyed request made. The first one counts.
+    pub async fn put_key(&self, request: RequestKey, session: SessionId) -> Result<(), StoreError> {
+        self.thread
+            .run(move |connection| {
+                let sql =
+                    "INSERT INTO request_key (key, digest, session) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO NOTHING";
+                let changed = connection.execute(sql, params![request.key, request.digest, session.to_string()]);
+                changed.map(drop).map_err(query("write the key of a request"))
+            })
+            .await
+    }
+
+    /// The request that came with a key, and the session that it made.
+    pub async fn request_of_key(&self, key: String) -> Result<Option<(RequestKey, SessionId)>, StoreError> {
+        self.thread
+            .run(move |connection| {
+                let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+                let sql = "SELECT digest, session FROM request_key WHERE key = ?1";
+                let found = connection.query_row(sql, [&key], read).optional();
+                let Some((digest, session)) = found.map_err(query("read the key of a request"))? else {
+                    return Ok(None);
+                };
+                let session = serde_json::from_value(session.into())
+                    .map_err(|source| StoreError::Corrupt { what: "the key of a request".into(), source })?;
+                Ok(Some((RequestKey { key, digest }, session)))
             })
             .await
     }

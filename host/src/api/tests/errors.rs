@@ -74,6 +74,28 @@ async fn a_body_that_is_no_json_by_its_type_is_refused() {
 }
 
 #[tokio::test]
+async fn an_idempotency_key_is_visible_ascii_and_not_endless() {
+    let host = TestHost::new();
+    let ask = async |keys: &[&[u8]]| {
+        let mut request = admitted(Method::POST, &format!("/v1/sessions/{SESSION}/prompts"));
+        request = request.header(header::CONTENT_TYPE, "application/json");
+        for key in keys {
+            request = request.header("idempotency-key", *key);
+        }
+        answer(host.send(request.body(Body::from(r#"{"text":"go"}"#)).unwrap()).await).await
+    };
+    let long = "k".repeat(129);
+    for keys in [&[&b""[..]][..], &[b"a b"], &[b"a\tb"], &["\u{e4}".as_bytes()], &[long.as_bytes()], &[b"a", b"b"]] {
+        let (status, error) = ask(keys).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{keys:?}: {error}");
+        assert!(error["message"].as_str().unwrap().contains("`Idempotency-Key`"), "{error}");
+    }
+    for key in ["k", &long[1..], "5f0c7b1e-!~"] {
+        assert_eq!(ask(&[key.as_bytes()]).await.0, StatusCode::ACCEPTED, "{key}");
+    }
+}
+
+#[tokio::test]
 async fn the_cause_stays_in_the_log() {
     let host = TestHost::new();
     let (_, value) = host.ask(Method::POST, &format!("/v1/sessions/{SESSION}/stop"), "").await;

@@ -37,6 +37,8 @@ pub struct Fake {
     pub pages_read: AtomicUsize,
     /// Sessions that were asked for.
     pub created: Mutex<Vec<CreateSession>>,
+    /// Answers to prompts that came with a key.
+    pub keys: Mutex<std::collections::HashMap<String, PromptAccepted>>,
     /// Names of the repositories.
     pub names: Mutex<std::collections::BTreeSet<String>>,
     /// Prompts that were accepted, in order.
@@ -51,6 +53,7 @@ impl Default for Fake {
             deltas: broadcast::Sender::new(16),
             pages_read: AtomicUsize::new(0),
             created: Mutex::default(),
+            keys: Mutex::default(),
             names: Mutex::default(),
             prompts: watch::Sender::new(Vec::new()),
         }
@@ -104,7 +107,7 @@ pub fn ada() -> Person {
 
 #[async_trait]
 impl SessionService for Fake {
-    async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
+    async fn create(&self, request: CreateSession, _: Option<String>) -> Result<SessionView, SessionError> {
         self.created.lock().unwrap().push(request);
         Ok(self.view())
     }
@@ -125,12 +128,22 @@ impl SessionService for Fake {
         self.check(session)?;
         Ok(self.view())
     }
-    async fn submit(&self, session: SessionId, request: SubmitPrompt) -> Result<PromptAccepted, SessionError> {
+    async fn submit(
+        &self,
+        session: SessionId,
+        request: SubmitPrompt,
+        key: Option<String>,
+    ) -> Result<PromptAccepted, SessionError> {
         self.check(session)?;
+        if let Some(accepted) = key.as_ref().and_then(|key| self.keys.lock().unwrap().get(key).cloned()) {
+            return Ok(accepted);
+        }
         let prompt = PromptId::generate();
         self.append(EventBody::PromptSubmitted { prompt, text: request.text.clone(), author: ada(), request: None });
         self.prompts.send_modify(|prompts| prompts.push((prompt, request)));
-        Ok(PromptAccepted { prompt, seq: self.events.lock().unwrap().len() as u64 })
+        let accepted = PromptAccepted { prompt, seq: self.events.lock().unwrap().len() as u64 };
+        self.keys.lock().unwrap().extend(key.map(|key| (key, accepted.clone())));
+        Ok(accepted)
     }
     async fn stop(&self, session: SessionId) -> Result<SessionView, SessionError> {
         self.check(session)?;

@@ -32,13 +32,13 @@ pub const MAX_IDEMPOTENCY_KEY: usize = 128;
 /// Keys of prompts that a session remembers, the last ones.
 pub const REMEMBERED_KEYS: usize = 128;
 
-/// `POST /v1/sessions`
+/// What a session is to be about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
     /// Repository on the forge, such as `demo`.
-    #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::repository))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::RepositoryName))]
     pub repository: String,
     /// Branch to start from; the repository's default branch when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +52,7 @@ pub struct CreateSession {
     pub model: Option<String>,
 }
 
-/// `POST /v1/sessions/{session}/prompts`
+/// What an agent is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -65,7 +65,7 @@ pub struct SubmitPrompt {
     pub author: Option<Person>,
 }
 
-/// `202` to a prompt.
+/// A prompt that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PromptAccepted {
@@ -119,7 +119,7 @@ pub enum SessionStatus {
     Failed,
 }
 
-/// `GET /v1/sessions`
+/// A page of sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionList {
@@ -175,7 +175,7 @@ pub enum PullRequestState {
     Closed,
 }
 
-/// `GET /v1/pull-requests`
+/// A page of pull requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequestList {
@@ -186,7 +186,7 @@ pub struct PullRequestList {
     pub next_cursor: Option<String>,
 }
 
-/// `GET /v1/sessions/{session}/diff`
+/// A difference, as git shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Diff {
@@ -210,8 +210,7 @@ pub enum DiffSource {
     Branch,
 }
 
-/// `PUT /v1/repositories/{repository}`: makes an empty repository on the built-in forge, or finds it. It is filled by
-/// a git push to `clone_url` with the API token.
+/// A repository of the built-in forge. It is filled by a git push to `clone_url` with the API token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RepositoryView {
@@ -223,7 +222,7 @@ pub struct RepositoryView {
     pub clone_url: String,
 }
 
-/// `GET /v1/repositories`
+/// A page of repositories.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RepositoryList {
@@ -234,7 +233,7 @@ pub struct RepositoryList {
     pub next_cursor: Option<String>,
 }
 
-/// `GET /v1/pull-requests/{pull_request}`
+/// A pull request with its difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequestDetail {
@@ -245,7 +244,7 @@ pub struct PullRequestDetail {
     pub diff: Diff,
 }
 
-/// `GET /v1/sessions/{session}/events` as plain JSON: one page.
+/// A page of events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventPage {
@@ -263,7 +262,7 @@ pub struct CaughtUp {
     pub seq: u64,
 }
 
-/// `GET /v1/health`: the host answers and knows its parts.
+/// The host answers and knows its parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Health {

@@ -36,11 +36,11 @@ impl ApiError {
 }
 
 macro_rules! codes {
-    ($($(#[$meta:meta])* $name:ident = ($text:literal, $status:literal, $exit:literal),)*) => {
+    ($($(#[doc = $meaning:literal])* $name:ident = ($text:literal, $status:literal, $exit:literal),)*) => {
         /// Kinds of errors. The number behind each is its HTTP status, then its exit code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum ErrorCode {
-            $($(#[$meta])* #[serde(rename = $text)] $name,)*
+            $($(#[doc = $meaning])* #[serde(rename = $text)] $name,)*
         }
 
         impl ErrorCode {
@@ -51,6 +51,12 @@ macro_rules! codes {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
+            }
+
+            /// What it means, as a sentence.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($meaning),*).trim(),)* }
             }
 
             /// HTTP status.

@@ -25,19 +25,25 @@ pub fn id(prefix: &str, kind: &str) -> RefOr<Schema> {
         .into()
 }
 
-/// The name of a repository, as the forge takes it.
-#[must_use]
-pub fn repository() -> Schema {
-    text()
-        .description(Some(
-            "Name of a repository: characters of `[a-z0-9._-]`, beginning with a letter or digit, without `..` and not \
-             ending with a dot, `.git` or `.lock`.",
-        ))
-        .min_length(Some(1))
-        .max_length(Some(MAX_REPOSITORY))
-        .pattern(Some("^[a-z0-9](?:[._-]?[a-z0-9_-])*$"))
-        .into()
+/// The name of a repository, as the forge takes it. On the wire it is a text.
+#[derive(Clone, Copy, Debug)]
+pub struct RepositoryName;
+
+impl PartialSchema for RepositoryName {
+    fn schema() -> RefOr<Schema> {
+        text()
+            .description(Some(
+                "Name of a repository: characters of `[a-z0-9._-]`, beginning with a letter or digit, without `..` and not \
+                 ending with a dot, `.git` or `.lock`.",
+            ))
+            .min_length(Some(1))
+            .max_length(Some(MAX_REPOSITORY))
+            .pattern(Some("^[a-z0-9](?:[._-]?[a-z0-9_-])*$"))
+            .into()
+    }
 }
+
+impl ToSchema for RepositoryName {}
 
 impl PartialSchema for ErrorCode {
     fn schema() -> RefOr<Schema> {

@@ -168,6 +168,7 @@ pub(super) async fn serve(
         token,
         guard: HostGuard::new(address, &config.allowed_hosts, &config.allowed_origins),
         limits: ApiLimits::default(),
+        streams: ApiLimits::default().stream_places(),
         stopping: stopping.clone(),
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| internal(&error))?;

@@ -43,6 +43,7 @@ use crate::workspace::chain;
 
 pub use crate::store::SessionFilter;
 pub use error::SessionError;
+pub use machine::MAX_QUEUE;
 pub use services::{Clock, Models, Services};
 
 /// Most of a diff that is sent, in bytes.

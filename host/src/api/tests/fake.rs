@@ -245,6 +245,7 @@ impl TestHost {
             token: ApiToken::parse(TOKEN).unwrap(),
             guard: HostGuard::new("127.0.0.1:7878".parse().unwrap(), &[], &[]),
             limits,
+            streams: limits.stream_places(),
             stopping: stopping.clone(),
         });
         Self { fake, app, stopping }

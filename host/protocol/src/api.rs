@@ -42,13 +42,27 @@ pub struct CreateSession {
     pub repository: String,
     /// Branch to start from; the repository's default branch when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 200,
+            pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+        )
+    )]
     pub branch: Option<String>,
     /// Who asks: author of the commits and of the pull request.
     pub author: Person,
     /// Model, such as `scripted/demo`; the host's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 200,
+            pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+        )
+    )]
     pub model: Option<String>,
 }
 
@@ -58,7 +72,10 @@ pub struct CreateSession {
 #[serde(deny_unknown_fields)]
 pub struct SubmitPrompt {
     /// What to do: 1 to 262144 bytes of UTF-8 that are not only blanks.
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 262144))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(min_length = 1, max_length = 262144, pattern = "^[^\\u0000]*[^\\u0000\\s][^\\u0000]*$")
+    )]
     pub text: String,
     /// Who asks; the session's author when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

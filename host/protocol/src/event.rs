@@ -28,10 +28,24 @@ pub struct Event {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Person {
     /// Full name, 1 to 200 characters on one line, without `<` and `>`.
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 200,
+            pattern = "^[^<>\\u0000-\\u001f\\u007f-\\u009f]*[^<>\\s\\u0000-\\u001f\\u007f-\\u009f][^<>\\u0000-\\u001f\\u007f-\\u009f]*$"
+        )
+    )]
     pub name: String,
     /// E-mail address, at most 254 characters.
-    #[cfg_attr(feature = "openapi", schema(min_length = 3, max_length = 254, pattern = "^[^@\\s<>]+@[^\\s<>]+$"))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 3,
+            max_length = 254,
+            pattern = "^[^@\\s<>\\u0000-\\u001f\\u007f-\\u009f]+@[^\\s<>\\u0000-\\u001f\\u007f-\\u009f]+$"
+        )
+    )]
     pub email: String,
 }
 

@@ -12,7 +12,7 @@ Usage: cargo xtask <task>
   demo [--keep]             set up, then show a prompt become a pull request; --keep leaves its directory
   test [FILTER]...          set up, then run every test (or those whose name contains a filter)
   bench [SUITE] [--json F]  set up, then measure
-  setup                     only set up: packages, wasm target, host, plugins, base image
+  setup                     only set up: packages, wasm target, host, plugins, base image, tools of tests
   lint                      formatting and clippy, warnings denied
 
 Options of the first four:

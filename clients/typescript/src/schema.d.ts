@@ -323,7 +323,7 @@ export interface components {
         CreateSession: {
             /** @description Who asks: author of the commits and of the pull request. */
             author: components["schemas"]["Person"];
-            /** @description Branch to start from; the repository's default branch when absent. */
+            /** @description Branch to start from, a name that git accepts; the repository's default branch when absent. */
             branch?: string | null;
             /** @description Model, such as `scripted/demo`; the host's default when absent. */
             model?: string | null;

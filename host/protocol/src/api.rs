@@ -40,7 +40,7 @@ pub struct CreateSession {
     /// Repository on the forge, such as `demo`.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::RepositoryName))]
     pub repository: String,
-    /// Branch to start from; the repository's default branch when absent.
+    /// Branch to start from, a name that git accepts; the repository's default branch when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "openapi",

@@ -125,8 +125,13 @@ pub(super) async fn read(
 }
 
 fn resume_point(headers: &HeaderMap, reading: &Reading) -> Result<Option<u64>, ApiFailure> {
+    // The store counts with 63 bits.
+    let fits = |number: &u64| i64::try_from(*number).is_ok();
+    if let Some(after) = reading.after.filter(|after| !fits(after)) {
+        return Err(ApiFailure::bad_request(format!("`after` is {after}, which is no sequence number")));
+    }
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(reading.after) };
-    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    let number = value.to_str().ok().and_then(|text| text.parse().ok()).filter(fits);
     number.map(Some).ok_or_else(|| ApiFailure::bad_request("`Last-Event-ID` is not a sequence number"))
 }
 

@@ -36,6 +36,7 @@ async fn every_error_has_one_shape() {
         (Method::GET, "/v1/sessions/%ff".into(), String::new()),
         (Method::GET, format!("{session}/blobs/sha256:..%2fetc"), String::new()),
         (Method::GET, format!("{session}/events?after=minus"), String::new()),
+        (Method::GET, format!("{session}/events?after=9223372036854775808"), String::new()),
         (Method::GET, format!("{session}/events?since=1"), String::new()),
         (Method::GET, format!("{session}/events?limit=0"), String::new()),
         (Method::GET, format!("{session}/events?after=2"), String::new()),

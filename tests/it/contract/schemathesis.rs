@@ -87,9 +87,8 @@ async fn no_request_gets_an_answer_that_the_document_does_not_know() -> Result<(
     // One that tested nothing would succeed as well.
     let operations = ostler_tests::contract::document()?.operations().len();
     assert!(said.contains(&format!("Tested: {operations}")), "{said}");
-    let made =
-        said.lines().find_map(|line| line.trim().split_once(" generated")).map(|(count, _)| count.parse::<u32>());
-    let made = made.context("the number of requests")??;
+    let counted = said.split("Test cases:").nth(1).and_then(|rest| rest.trim_start().split_once(" generated"));
+    let made: u32 = counted.context("the number of requests")?.0.parse().with_context(|| said.clone())?;
     assert!(made > 500, "only {made} requests were made:\n{said}");
     Ok(())
 }

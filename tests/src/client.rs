@@ -8,6 +8,8 @@ use ostler_protocol::{Event, EventBody, SessionId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::contract;
+
 /// Longest time that a test waits for something to happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,16 +35,39 @@ impl Client {
         Self { http: reqwest::Client::new(), url: url.to_owned(), token: token.to_owned() }
     }
 
-    /// Sends a request and returns status and body.
+    /// Sends a request and returns status and body. An answer that the document of the API does not allow is an error.
     pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<(StatusCode, Value)> {
-        let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
+        self.send_with(method, path, &[], body).await
+    }
+
+    /// [`Self::send`] with an idempotency key.
+    pub async fn post_keyed(&self, path: &str, key: &str, body: &Value) -> Result<(StatusCode, Value)> {
+        self.send_with(Method::POST, path, &[("idempotency-key", key)], Some(body.clone())).await
+    }
+
+    /// [`Self::send`] with more headers.
+    pub async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Value)> {
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.url)).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(body) = body {
             request = request.json(&body);
         }
         let response = request.timeout(PATIENCE).send().await?;
         let status = response.status();
+        let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = kind.to_owned();
         let text = response.text().await?;
-        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        contract::document()?.judge(method.as_str(), path, status.as_u16(), &kind, &body)?;
+        Ok((status, body))
     }
 
     /// Sends a request that must succeed.

@@ -54,7 +54,8 @@ pub fn binary() -> Result<PathBuf> {
     variable("OSTLER_BIN")
 }
 
-fn variable(name: &str) -> Result<PathBuf> {
+/// What `cargo xtask test` says in a variable.
+pub fn variable(name: &str) -> Result<PathBuf> {
     let value = std::env::var_os(name).with_context(|| format!("{name} is not set; run `cargo xtask test`"))?;
     Ok(PathBuf::from(value))
 }

@@ -1,10 +1,12 @@
 //! A real host for tests: `ostler up` as a child process with its own folder, port and script, and a client for it.
 //!
-//! Three variables say where things are; `cargo xtask test` sets them: `OSTLER_BIN` (the binary), `OSTLER_TEST_IMAGE`
-//! (a root file system as tar) and `OSTLER_POLICY_WASM` (the policy plugin as a component). A test without them fails
-//! and says so.
+//! Variables say where things are; `cargo xtask test` sets them: `OSTLER_BIN` (the binary), `OSTLER_TEST_IMAGE`
+//! (a root file system as tar), `OSTLER_POLICY_WASM` (the policy plugin as a component), `OSTLER_TEST_SCHEMATHESIS` (its
+//! program) and `OSTLER_TEST_NODE_MODULES` (packages of the TypeScript client). A test without what it needs fails and
+//! says so.
 
 pub mod client;
+pub mod contract;
 pub mod host;
 pub mod model_server;
 pub mod repository;

@@ -8,35 +8,83 @@ use crate::{PromptId, PullRequestId, SessionId};
 /// Longest prompt, in bytes.
 pub const MAX_PROMPT: usize = 256 * 1024;
 
-/// `POST /v1/sessions`
+/// Longest name of a repository, in characters.
+pub const MAX_REPOSITORY: usize = 100;
+
+/// Longest name of a branch, in characters.
+pub const MAX_BRANCH: usize = 200;
+
+/// Longest name of a model, in characters.
+pub const MAX_MODEL: usize = 200;
+
+/// Largest page of a list.
+pub const MAX_PAGE: usize = 200;
+
+/// Page of a list where none is named.
+pub const DEFAULT_PAGE: usize = 50;
+
+/// Largest page of events, and the one that is sent where none is named.
+pub const MAX_EVENTS: usize = 500;
+
+/// Longest idempotency key, in characters.
+pub const MAX_IDEMPOTENCY_KEY: usize = 128;
+
+/// Keys of prompts that a session remembers, the last ones.
+pub const REMEMBERED_KEYS: usize = 128;
+
+/// What a session is to be about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
     /// Repository on the forge, such as `demo`.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::RepositoryName))]
     pub repository: String,
-    /// Branch to start from; the repository's default branch when absent.
+    /// Branch to start from, a name that git accepts; the repository's default branch when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 200,
+            pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+        )
+    )]
     pub branch: Option<String>,
     /// Who asks: author of the commits and of the pull request.
     pub author: Person,
     /// Model, such as `scripted/demo`; the host's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 200,
+            pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+        )
+    )]
     pub model: Option<String>,
 }
 
-/// `POST /v1/sessions/{session}/prompts`
+/// What an agent is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SubmitPrompt {
-    /// What to do, 1 byte to [`MAX_PROMPT`] bytes.
+    /// What to do: 1 to 262144 bytes of UTF-8 that are not only blanks.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(min_length = 1, max_length = 262144, pattern = "^[^\\u0000]*[^\\u0000\\s][^\\u0000]*$")
+    )]
     pub text: String,
     /// Who asks; the session's author when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<Person>,
 }
 
-/// `202` to a prompt.
+/// A prompt that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PromptAccepted {
     /// Which.
     pub prompt: PromptId,
@@ -46,6 +94,7 @@ pub struct PromptAccepted {
 
 /// A session as lists and `GET /v1/sessions/{session}` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionView {
     /// Which.
     pub id: SessionId,
@@ -76,6 +125,7 @@ pub struct SessionView {
 
 /// What a session is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SessionStatus {
     /// Waiting for a prompt.
@@ -86,15 +136,20 @@ pub enum SessionStatus {
     Failed,
 }
 
-/// `GET /v1/sessions`
+/// A page of sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionList {
     /// Newest first.
     pub sessions: Vec<SessionView>,
+    /// Where the next page begins, to be sent as `cursor`; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// A pull request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequestView {
     /// Which.
     pub id: PullRequestId,
@@ -126,6 +181,7 @@ pub struct PullRequestView {
 
 /// State of a pull request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PullRequestState {
     /// Waiting for review.
@@ -136,15 +192,20 @@ pub enum PullRequestState {
     Closed,
 }
 
-/// `GET /v1/pull-requests`
+/// A page of pull requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequestList {
     /// Newest first.
     pub pull_requests: Vec<PullRequestView>,
+    /// Where the next page begins, to be sent as `cursor`; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
-/// `GET /v1/sessions/{session}/diff`
+/// A difference, as git shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Diff {
     /// Unified diff of the workspace (or of the pushed branch where there is no workspace) against the base
     /// commit.
@@ -157,6 +218,7 @@ pub struct Diff {
 
 /// Where a diff was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiffSource {
     /// The living workspace, with changes that are not committed.
@@ -165,9 +227,9 @@ pub enum DiffSource {
     Branch,
 }
 
-/// `PUT /v1/repositories/{repository}`: makes an empty repository on the built-in forge, or finds it. It is filled by
-/// a git push to `clone_url` with the API token.
+/// A repository of the built-in forge. It is filled by a git push to `clone_url` with the API token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RepositoryView {
     /// Its name: 1 to 100 characters of `[a-z0-9._-]`, beginning with a letter or digit.
     pub name: String,
@@ -177,15 +239,20 @@ pub struct RepositoryView {
     pub clone_url: String,
 }
 
-/// `GET /v1/repositories`
+/// A page of repositories.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RepositoryList {
     /// By name.
     pub repositories: Vec<RepositoryView>,
+    /// Where the next page begins, to be sent as `cursor`; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
-/// `GET /v1/pull-requests/{pull_request}`
+/// A pull request with its difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequestDetail {
     /// The pull request; its fields stand beside `diff`.
     #[serde(flatten)]
@@ -194,8 +261,9 @@ pub struct PullRequestDetail {
     pub diff: Diff,
 }
 
-/// `GET /v1/sessions/{session}/events` as plain JSON: one page.
+/// A page of events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventPage {
     /// The next events in order; empty at the end of the log.
     pub events: Vec<Event>,
@@ -205,13 +273,15 @@ pub struct EventPage {
 
 /// Data of the `caught_up` marker in a stream of events: everything durable when the stream began was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CaughtUp {
     /// Sequence number of the last event that was sent.
     pub seq: u64,
 }
 
-/// `GET /v1/plugins`
+/// The plugins of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginList {
     /// Those that take part, in the order in which the host was given them.
     pub plugins: Vec<PluginView>,
@@ -221,6 +291,7 @@ pub struct PluginList {
 
 /// A plugin that takes part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginView {
     /// Its id.
     pub id: String,
@@ -234,6 +305,7 @@ pub struct PluginView {
 
 /// A part that a plugin takes in a hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginHook {
     /// Name of the hook, such as `tool.execute.before`.
     pub hook: String,
@@ -247,13 +319,15 @@ pub struct PluginHook {
 
 /// A plugin that could not be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RefusedPlugin {
     /// Which, and what is wrong with it.
     pub reason: String,
 }
 
-/// `GET /v1/health`: the host answers and knows its parts.
+/// The host answers and knows its parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Health {
     /// Always `ok`; a host that cannot work answers with an error instead.
     pub status: String,

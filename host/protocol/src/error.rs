@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// An error as the API sends it: `{"status":404,"code":"not_found","message":"…","hint":"…"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct ApiError {
     /// HTTP status, always that of `code`.
@@ -35,11 +36,11 @@ impl ApiError {
 }
 
 macro_rules! codes {
-    ($($(#[$meta:meta])* $name:ident = ($text:literal, $status:literal, $exit:literal),)*) => {
+    ($($(#[doc = $meaning:literal])* $name:ident = ($text:literal, $status:literal, $exit:literal),)*) => {
         /// Kinds of errors. The number behind each is its HTTP status, then its exit code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum ErrorCode {
-            $($(#[$meta])* #[serde(rename = $text)] $name,)*
+            $($(#[doc = $meaning])* #[serde(rename = $text)] $name,)*
         }
 
         impl ErrorCode {
@@ -50,6 +51,12 @@ macro_rules! codes {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
+            }
+
+            /// What it means, as a sentence.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($meaning),*).trim(),)* }
             }
 
             /// HTTP status.

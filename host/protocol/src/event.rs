@@ -12,6 +12,7 @@ pub const EVENT_VERSION: u16 = 1;
 
 /// One line of a session's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// Position in the session, from 1 without gaps.
     pub seq: u64,
@@ -24,15 +25,33 @@ pub struct Event {
 
 /// A person, as git and pull requests name them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Person {
-    /// Full name, 1 to 200 characters.
+    /// Full name, 1 to 200 characters on one line, without `<` and `>`.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 200,
+            pattern = "^[^<>\\u0000-\\u001f\\u007f-\\u009f]*[^<>\\s\\u0000-\\u001f\\u007f-\\u009f][^<>\\u0000-\\u001f\\u007f-\\u009f]*$"
+        )
+    )]
     pub name: String,
-    /// E-mail address.
+    /// E-mail address, at most 254 characters.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 3,
+            max_length = 254,
+            pattern = "^[^@\\s<>\\u0000-\\u001f\\u007f-\\u009f]+@[^\\s<>\\u0000-\\u001f\\u007f-\\u009f]+$"
+        )
+    )]
     pub email: String,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventBody {
     /// The session exists.
@@ -53,6 +72,9 @@ pub enum EventBody {
         model: String,
         /// Version of the event shapes.
         version: u16,
+        /// The key of the request that made it, where it had one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<RequestKey>,
     },
     /// A person asked the turn under way to stop.
     StopRequested,
@@ -64,6 +86,9 @@ pub enum EventBody {
         text: String,
         /// Who asked.
         author: Person,
+        /// The key of the request that brought it, where it had one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<RequestKey>,
     },
     /// A sandbox is being made.
     WorkspaceRequested,
@@ -254,6 +279,7 @@ pub enum EventBody {
 
 /// A tool call as the model asked for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ToolCall {
     /// Its identifier, given by the host.
     pub call: CallId,
@@ -265,6 +291,7 @@ pub struct ToolCall {
 
 /// Why a model stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ModelStop {
     /// It was done, or waits for its tools.
@@ -276,6 +303,7 @@ pub enum ModelStop {
 
 /// Tokens of one request, as the provider counts them; absent where it did not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// Tokens of the request, those from the provider's cache included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -298,6 +326,7 @@ impl Usage {
 
 /// Who wrote a summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Summarizer {
     /// The model.
@@ -308,6 +337,7 @@ pub enum Summarizer {
 
 /// What the hooks decided, strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Nobody objected.
@@ -326,6 +356,7 @@ pub enum Verdict {
 
 /// Why a plugin said what it said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reason {
     /// Which plugin.
     pub plugin: String,
@@ -335,6 +366,7 @@ pub struct Reason {
 
 /// How a tool call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ToolOutcome {
     /// It ran; a command may still have a non-zero exit status.
@@ -355,6 +387,7 @@ pub enum ToolOutcome {
 
 /// How a turn ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum TurnOutcome {
     /// The agent said that it is done.
@@ -377,8 +410,19 @@ pub enum TurnOutcome {
     Interrupted,
 }
 
+/// The idempotency key of the request that an event answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RequestKey {
+    /// The key, as the client chose it.
+    pub key: String,
+    /// `sha256:` and 64 hexadecimal digits over the request, to tell a repetition from another request.
+    pub digest: String,
+}
+
 /// A large text kept apart from the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Blob {
     /// `sha256:` and 64 hexadecimal digits.
     pub digest: String,
@@ -391,6 +435,7 @@ pub struct Blob {
 /// A piece of text on its way. Volatile: a client that misses it loses nothing, the event that follows
 /// holds everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Delta {
     /// The model is talking.
@@ -409,4 +454,21 @@ pub enum Delta {
         /// The next piece, lossily decoded.
         text: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_a_version_without_keys_is_read_and_written_as_it_was() {
+        let old = r#"{"type":"prompt_submitted","prompt":"pro_01jd3kq4v5w6x7y8z9a0b1c2d3","text":"go","author":{"name":"A","email":"a@b"}}"#;
+        let body: EventBody = serde_json::from_str(old).unwrap();
+        assert!(matches!(body, EventBody::PromptSubmitted { request: None, .. }), "{body:?}");
+        assert_eq!(serde_json::to_string(&body).unwrap(), old);
+        let old = r#"{"type":"session_created","session":"ses_01jd3kq4v5w6x7y8z9a0b1c2d3","repository":"demo","base_branch":"main","base_commit":"0","branch":"ostler/x","author":{"name":"A","email":"a@b"},"model":"m","version":1}"#;
+        let body: EventBody = serde_json::from_str(old).unwrap();
+        assert!(matches!(body, EventBody::SessionCreated { request: None, .. }), "{body:?}");
+        assert_eq!(serde_json::to_string(&body).unwrap(), old);
+    }
 }

@@ -74,12 +74,24 @@ macro_rules! id {
             fn from_str(text: &str) -> Result<Self, IdError> {
                 let error = || IdError { text: text.to_owned(), kind: $kind, prefix: $prefix };
                 let bare = text.strip_prefix(concat!($prefix, "_")).ok_or_else(error)?;
-                if bare.len() != 26 || bare.bytes().any(|b| b.is_ascii_uppercase()) {
+                // 26 digits hold 130 bits: a first one above 7 would lose two and name something else.
+                let fits = bare.len() == 26 && matches!(bare.as_bytes().first(), Some(b'0'..=b'7'));
+                if !fits || bare.bytes().any(|b| b.is_ascii_uppercase()) {
                     return Err(error());
                 }
                 Ulid::from_string(&bare.to_ascii_uppercase()).map(Self).map_err(|_| error())
             }
         }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                crate::openapi::id($prefix, $kind)
+            }
+        }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $name {}
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -136,7 +148,14 @@ mod tests {
 
     #[test]
     fn foreign_text_is_refused_with_the_expected_shape() {
-        for text in ["", "ses_", "pro_01jd3kq4v5w6x7y8z9a0b1c2d3", "ses_01JD3KQ4V5W6X7Y8Z9A0B1C2D3", "ses_../../etc"] {
+        for text in [
+            "",
+            "ses_",
+            "pro_01jd3kq4v5w6x7y8z9a0b1c2d3",
+            "ses_01JD3KQ4V5W6X7Y8Z9A0B1C2D3",
+            "ses_81jd3kq4v5w6x7y8z9a0b1c2d3",
+            "ses_../../etc",
+        ] {
             let error = text.parse::<SessionId>().unwrap_err();
             assert!(error.to_string().contains("session id"), "{error}");
         }

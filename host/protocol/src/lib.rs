@@ -13,6 +13,8 @@ pub mod api;
 pub mod error;
 pub mod event;
 pub mod ids;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 
 pub use error::{ApiError, ErrorCode};
 pub use event::{Delta, Event, EventBody};

@@ -7,11 +7,14 @@ use std::error::Error;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ostler_protocol::{ApiError, ErrorCode};
 
 use crate::session::SessionError;
+
+/// Seconds after which a full queue is worth another try: it empties within moments, or not for long.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// A failed request: the words for the client, and the cause for the log.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -54,6 +57,9 @@ impl ApiFailure {
         self.public.request_id = request_id.map(str::to_owned);
         let status = StatusCode::from_u16(self.public.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self.public)).into_response();
+        if self.public.code == ErrorCode::Overloaded {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
         response.extensions_mut().insert(self);
         response
     }

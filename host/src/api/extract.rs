@@ -7,16 +7,19 @@ use std::str::FromStr;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, header};
 use futures::StreamExt;
 use ostler_protocol::ErrorCode;
+use ostler_protocol::api::MAX_IDEMPOTENCY_KEY;
 use serde::de::DeserializeOwned;
 
 use super::{ApiFailure, ApiState};
 
 /// How far past the limit a body is read, so that the client hears the answer instead of a closed connection.
 const DRAIN_FACTOR: usize = 16;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A JSON body.
 pub(super) struct JsonBody<T>(pub T);
@@ -90,6 +93,30 @@ impl<T: DeserializeOwned> FromRequestParts<ApiState> for QueryOf<T> {
             .await
             .map_err(|rejection| ApiFailure::bad_request(lower_first(&rejection.body_text())))?;
         Ok(Self(value))
+    }
+}
+
+/// The header `Idempotency-Key`, where there is one: 1 to [`MAX_IDEMPOTENCY_KEY`] visible ASCII characters.
+pub(super) struct IdempotencyKey(pub Option<String>);
+
+impl FromRequestParts<ApiState> for IdempotencyKey {
+    type Rejection = ApiFailure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, ApiFailure> {
+        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let value = match (values.next(), values.next()) {
+            (None, _) => return Ok(Self(None)),
+            (Some(value), None) => value.as_bytes(),
+            (Some(_), Some(_)) => return Err(ApiFailure::bad_request("there is more than one `Idempotency-Key`")),
+        };
+        let fits = (1..=MAX_IDEMPOTENCY_KEY).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
+        match String::from_utf8(value.to_vec()) {
+            Ok(key) if fits => Ok(Self(Some(key))),
+            _ => Err(ApiFailure::bad_request(format!(
+                "`Idempotency-Key` must have 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters"
+            ))
+            .with_hint("take a new random one for each request, such as a UUID")),
+        }
     }
 }
 

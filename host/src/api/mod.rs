@@ -9,6 +9,7 @@
 //! Owns everything HTTP: no other module knows a route, a header or a status. Does not know SQL, WIT or git; what
 //! it needs of the host it reaches through the traits in [`service`].
 
+mod document;
 mod router;
 
 mod auth;
@@ -16,6 +17,7 @@ mod edge;
 mod error;
 mod extract;
 mod guard;
+mod page;
 mod validate;
 
 mod events;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use auth::{ApiToken, TokenError, load_or_create_token, load_token};
@@ -61,6 +64,8 @@ pub struct ApiState {
     pub guard: HostGuard,
     /// Bounds on what a client may cost.
     pub limits: ApiLimits,
+    /// Places for streams of events, as many as the limits say.
+    pub streams: Arc<Semaphore>,
     /// Cancelled when the host stops: streams of events end, nothing new is accepted.
     pub stopping: CancellationToken,
 }
@@ -74,12 +79,27 @@ pub struct ApiLimits {
     pub body_time: Duration,
     /// Time between two signs of life on a quiet stream of events.
     pub heartbeat: Duration,
+    /// Streams of events that are open at the same time.
+    pub streams: usize,
+}
+
+impl ApiLimits {
+    /// Places for as many streams as may be open.
+    #[must_use]
+    pub fn stream_places(&self) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(self.streams))
+    }
 }
 
 impl Default for ApiLimits {
     /// A body holds the longest prompt even where JSON escapes most of it; the heartbeat is half of what proxies
-    /// usually wait for.
+    /// usually wait for; streams leave most connections to requests that end.
     fn default() -> Self {
-        Self { body: 2 * 1024 * 1024, body_time: Duration::from_secs(30), heartbeat: Duration::from_secs(15) }
+        Self {
+            body: 2 * 1024 * 1024,
+            body_time: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(15),
+            streams: 256,
+        }
     }
 }

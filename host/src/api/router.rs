@@ -3,27 +3,37 @@
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post, put};
 use ostler_protocol::ErrorCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{ApiFailure, ApiState, edge, events, guard, health, pull_requests, repositories, sessions};
+use super::{ApiFailure, ApiState, document, edge, events, guard, health, pull_requests, repositories, sessions};
+
+/// The operations under `/v1`. Each handler brings its own path, method and description, so that a route is in the
+/// document, and what is in the document is a route.
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(document::frame())
+        .routes(routes!(document::show))
+        .routes(routes!(health::show))
+        .routes(routes!(health::plugins))
+        .routes(routes!(health::metrics))
+        .routes(routes!(repositories::list))
+        .routes(routes!(repositories::create, repositories::show))
+        .routes(routes!(sessions::list, sessions::create))
+        .routes(routes!(sessions::show))
+        .routes(routes!(sessions::submit))
+        .routes(routes!(sessions::stop))
+        .routes(routes!(events::read))
+        .routes(routes!(sessions::diff))
+        .routes(routes!(sessions::blob))
+        .routes(routes!(pull_requests::list))
+        .routes(routes!(pull_requests::show))
+}
 
 /// Every route of the host. Nothing is answered without the token, not even an unknown path.
 pub fn router(state: ApiState) -> Router {
     Router::new()
-        .route("/v1/health", get(health::show))
-        .route("/v1/plugins", get(health::plugins))
-        .route("/v1/repositories", get(repositories::list))
-        .route("/v1/repositories/{repository}", put(repositories::create).get(repositories::show))
-        .route("/v1/sessions", get(sessions::list).post(sessions::create))
-        .route("/v1/sessions/{session}", get(sessions::show))
-        .route("/v1/sessions/{session}/prompts", post(sessions::submit))
-        .route("/v1/sessions/{session}/stop", post(sessions::stop))
-        .route("/v1/sessions/{session}/events", get(events::read))
-        .route("/v1/sessions/{session}/diff", get(sessions::diff))
-        .route("/v1/sessions/{session}/blobs/{digest}", get(sessions::blob))
-        .route("/v1/pull-requests", get(pull_requests::list))
-        .route("/v1/pull-requests/{pull_request}", get(pull_requests::show))
+        .merge(Router::from(routes()))
         .with_state(state.clone())
         .nest("/git", state.git.clone())
         .fallback(unknown_path)

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Connections at the same time; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 1024;
+pub(super) const MAX_CONNECTIONS: usize = 1024;
 
 /// Time for the headers of a request, also of the next one on a kept connection.
 const HEADER_TIME: Duration = Duration::from_secs(30);

@@ -8,19 +8,29 @@ use ostler_protocol::api::{
 use ostler_protocol::{Event, PullRequestId, SessionId};
 
 use super::ApiFailure;
-use crate::session::{SessionError, Sessions, Subscription};
+use crate::session::{SessionError, SessionFilter, Sessions, Subscription};
 
 /// The sessions of a host; the methods mean what they mean on [`Sessions`].
 #[async_trait]
 pub trait SessionService: Send + Sync + 'static {
     /// See [`Sessions::create`].
-    async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError>;
+    async fn create(&self, request: CreateSession, key: Option<String>) -> Result<SessionView, SessionError>;
     /// See [`Sessions::list`].
-    async fn list(&self) -> Result<Vec<SessionView>, SessionError>;
+    async fn list(
+        &self,
+        filter: SessionFilter,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionView>, SessionError>;
     /// See [`Sessions::get`].
     async fn get(&self, session: SessionId) -> Result<SessionView, SessionError>;
     /// See [`Sessions::submit`].
-    async fn submit(&self, session: SessionId, prompt: SubmitPrompt) -> Result<PromptAccepted, SessionError>;
+    async fn submit(
+        &self,
+        session: SessionId,
+        prompt: SubmitPrompt,
+        key: Option<String>,
+    ) -> Result<PromptAccepted, SessionError>;
     /// See [`Sessions::stop`].
     async fn stop(&self, session: SessionId) -> Result<SessionView, SessionError>;
     /// See [`Sessions::events`].
@@ -32,7 +42,11 @@ pub trait SessionService: Send + Sync + 'static {
     /// See [`Sessions::blob`].
     async fn blob(&self, session: SessionId, digest: &str) -> Result<Vec<u8>, SessionError>;
     /// See [`Sessions::pull_requests`].
-    async fn pull_requests(&self) -> Result<Vec<PullRequestView>, SessionError>;
+    async fn pull_requests(
+        &self,
+        before: Option<PullRequestId>,
+        limit: usize,
+    ) -> Result<Vec<PullRequestView>, SessionError>;
     /// See [`Sessions::pull_request`].
     async fn pull_request(&self, id: PullRequestId) -> Result<(PullRequestView, Diff), SessionError>;
 }
@@ -45,8 +59,8 @@ pub trait Repositories: Send + Sync + 'static {
     async fn create(&self, name: &str) -> Result<RepositoryView, ApiFailure>;
     /// One repository; `not_found` where there is none.
     async fn get(&self, name: &str) -> Result<RepositoryView, ApiFailure>;
-    /// Every repository, by name.
-    async fn list(&self) -> Result<Vec<RepositoryView>, ApiFailure>;
+    /// Repositories by name, at most `limit`, of those after the name `after`.
+    async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryView>, ApiFailure>;
 }
 
 /// What the host says of itself.
@@ -60,20 +74,30 @@ pub trait HealthSource: Send + Sync + 'static {
 
 #[async_trait]
 impl SessionService for Sessions {
-    async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
-        Self::create(self, request).await
+    async fn create(&self, request: CreateSession, key: Option<String>) -> Result<SessionView, SessionError> {
+        Self::create(self, request, key).await
     }
 
-    async fn list(&self) -> Result<Vec<SessionView>, SessionError> {
-        Self::list(self).await
+    async fn list(
+        &self,
+        filter: SessionFilter,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionView>, SessionError> {
+        Self::list(self, filter, before, limit).await
     }
 
     async fn get(&self, session: SessionId) -> Result<SessionView, SessionError> {
         Self::get(self, session).await
     }
 
-    async fn submit(&self, session: SessionId, prompt: SubmitPrompt) -> Result<PromptAccepted, SessionError> {
-        Self::submit(self, session, prompt).await
+    async fn submit(
+        &self,
+        session: SessionId,
+        prompt: SubmitPrompt,
+        key: Option<String>,
+    ) -> Result<PromptAccepted, SessionError> {
+        Self::submit(self, session, prompt, key).await
     }
 
     async fn stop(&self, session: SessionId) -> Result<SessionView, SessionError> {
@@ -96,8 +120,12 @@ impl SessionService for Sessions {
         Self::blob(self, session, digest).await
     }
 
-    async fn pull_requests(&self) -> Result<Vec<PullRequestView>, SessionError> {
-        Self::pull_requests(self).await
+    async fn pull_requests(
+        &self,
+        before: Option<PullRequestId>,
+        limit: usize,
+    ) -> Result<Vec<PullRequestView>, SessionError> {
+        Self::pull_requests(self, before, limit).await
     }
 
     async fn pull_request(&self, id: PullRequestId) -> Result<(PullRequestView, Diff), SessionError> {

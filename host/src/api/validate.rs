@@ -1,7 +1,7 @@
 //! Is what a client sent acceptable? Pure checks whose errors name the field, the value and what would be right.
 
 use ostler_protocol::ErrorCode;
-use ostler_protocol::api::{CreateSession, MAX_PROMPT, SubmitPrompt};
+use ostler_protocol::api::{CreateSession, MAX_BRANCH, MAX_MODEL, MAX_PROMPT, MAX_REPOSITORY, SubmitPrompt};
 use ostler_protocol::event::Person;
 
 use super::ApiFailure;
@@ -9,10 +9,6 @@ use super::ApiFailure;
 const MAX_NAME: usize = 200;
 /// The longest address that mail can be delivered to (RFC 3696, erratum 1690).
 const MAX_EMAIL: usize = 254;
-const MAX_REPOSITORY: usize = 100;
-/// Git's own limit is the file system's; nobody types a longer one.
-const MAX_BRANCH: usize = 200;
-const MAX_MODEL: usize = 200;
 
 /// A new session. Whether the repository and the branch exist is for the forge to say.
 pub(super) fn session(request: &CreateSession) -> Result<(), ApiFailure> {

@@ -169,6 +169,7 @@ pub(super) async fn serve(
         token,
         guard: HostGuard::new(address, &config.allowed_hosts, &config.allowed_origins),
         limits: ApiLimits::default(),
+        streams: ApiLimits::default().stream_places(),
         stopping: stopping.clone(),
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| internal(&error))?;
@@ -302,8 +303,8 @@ impl Repositories for ForgeRepositories {
         self.forge.get(&name).await.map(|repository| self.view(repository)).map_err(refused)
     }
 
-    async fn list(&self) -> Result<Vec<RepositoryView>, ApiFailure> {
-        let repositories = self.forge.list().await.map_err(refused)?;
+    async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryView>, ApiFailure> {
+        let repositories = self.forge.list(after, limit).await.map_err(refused)?;
         Ok(repositories.into_iter().map(|repository| self.view(repository)).collect())
     }
 }

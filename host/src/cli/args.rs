@@ -82,8 +82,8 @@ pub(super) enum Command {
     Attach(Attach),
     /// Stop the turn under way; the session stays
     Stop(Stop),
-    /// List sessions
-    Sessions(List),
+    /// List sessions, the newest first
+    Sessions(Listing),
     /// Show what a session changed
     Diff(Diff),
     /// Print a session's log as it is now
@@ -91,7 +91,7 @@ pub(super) enum Command {
     /// List and show pull requests
     Pr(Pr),
     /// List the repositories of the host
-    Repositories(List),
+    Repositories(Listing),
     /// Import and list images of workspaces
     Images(Images),
     /// List the plugins of the host, and prepare plugins
@@ -210,6 +210,18 @@ pub(super) struct Stop {
     pub json: bool,
 }
 
+/// A list that the host gives page by page.
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    /// Most rows to show
+    #[arg(long, default_value_t = 50, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub limit: u32,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// Print JSON
@@ -249,8 +261,8 @@ pub(super) struct Pr {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PrCommand {
-    /// List pull requests
-    List(List),
+    /// List pull requests, the newest first
+    List(Listing),
     /// Show a pull request and its diff
     Show {
         /// Which pull request: its id, or the beginning of it

@@ -110,6 +110,25 @@ impl Client {
         self.answer(operation, self.request(&self.http, Method::POST, path).json(body)).await
     }
 
+    /// [`Self::post`] of something that must happen once: with a key of its own, so that it can be repeated after a
+    /// connection that broke before the answer came.
+    pub async fn post_once<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let key = format!("cli-{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
+        let ask = || {
+            let request = self.request(&self.http, Method::POST, path).header("idempotency-key", &key).json(body);
+            self.answer(operation, request)
+        };
+        match ask().await {
+            Err(CliError::Transport { .. }) => ask().await,
+            answered => answered,
+        }
+    }
+
     /// Opens a stream of events after the event `after`.
     pub async fn stream(&self, session: &str, after: u64) -> Result<FrameStream, CliError> {
         let operation = "watch the session";

@@ -46,7 +46,7 @@ pub enum Signal {
     /// The next event.
     Event {
         /// As we understand it.
-        event: Event,
+        event: Box<Event>,
         /// As it came: a later host may say more than we know.
         data: String,
     },
@@ -168,7 +168,7 @@ impl<'a> Feed<'a> {
                     return Err(Broken::Dropped(CliError::Answer { operation: OPERATION, why }));
                 }
                 self.cursor = event.seq;
-                Ok(Some(Signal::Event { event, data: frame.data }))
+                Ok(Some(Signal::Event { event: Box::new(event), data: frame.data }))
             }
             // A kind of delta that a later host knows is no loss: its event follows.
             "delta" => Ok(serde_json::from_str(&frame.data).ok().map(Signal::Delta)),

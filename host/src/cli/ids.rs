@@ -8,8 +8,8 @@ use std::str::FromStr;
 use ostler_protocol::api::{PullRequestList, SessionList};
 use ostler_protocol::{PullRequestId, SessionId};
 
-use super::CliError;
 use super::client::Client;
+use super::{CliError, listing};
 
 /// Ids that are named where a beginning has several.
 const NAMED: usize = 5;
@@ -62,7 +62,7 @@ pub async fn session(given: Given<SessionId>, client: &Client) -> Result<Session
     match given {
         Given::Whole(id) => Ok(id),
         Given::Beginning(beginning) => {
-            let list: SessionList = client.get("list sessions", &["sessions"]).await?;
+            let list: SessionList = listing::whole("list sessions", "sessions", client).await?;
             let ids = list.sessions.into_iter().map(|session| session.id);
             the_one("session", "ostler sessions", beginning, ids)
         }
@@ -74,7 +74,7 @@ pub async fn pull_request(given: Given<PullRequestId>, client: &Client) -> Resul
     match given {
         Given::Whole(id) => Ok(id),
         Given::Beginning(beginning) => {
-            let list: PullRequestList = client.get("list pull requests", &["pull-requests"]).await?;
+            let list: PullRequestList = listing::whole("list pull requests", "pull-requests", client).await?;
             let ids = list.pull_requests.into_iter().map(|pull| pull.id);
             the_one("pull request", "ostler pr list", beginning, ids)
         }

@@ -18,6 +18,7 @@ mod author;
 mod config;
 mod images;
 mod internal;
+mod listing;
 mod logs;
 mod manual;
 mod plugins;

@@ -130,7 +130,7 @@ mod tests {
 
     fn submitted(prompt: PromptId) -> EventBody {
         let author = Person { name: "Ada".into(), email: "ada@example.org".into() };
-        EventBody::PromptSubmitted { prompt, text: "go".into(), author }
+        EventBody::PromptSubmitted { prompt, text: "go".into(), author, request: None }
     }
 
     fn exit_of(outcome: TurnOutcome) -> u8 {

@@ -48,7 +48,7 @@ pub(super) async fn submit(
     client: &Client,
 ) -> Result<PromptAccepted, CliError> {
     let prompt = SubmitPrompt { text, author };
-    client.post("submit the prompt", &["sessions", &session.to_string(), "prompts"], &prompt).await
+    client.post_once("submit the prompt", &["sessions", &session.to_string(), "prompts"], &prompt).await
 }
 
 /// The prompt that stands on stdin.

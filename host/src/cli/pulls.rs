@@ -7,13 +7,13 @@ use super::client::Client;
 use super::output::Printer;
 use super::sessions::now_ms;
 use super::terminal::{ago, clean, one_line};
-use super::{CliError, ids, table};
+use super::{CliError, ids, listing, table};
 
 pub(super) async fn execute(pr: Pr, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
     match pr.command {
-        PrCommand::List(list) => {
-            let pulls: PullRequestList = client.get("list pull requests", &["pull-requests"]).await?;
-            if list.json {
+        PrCommand::List(asked) => {
+            let pulls: PullRequestList = listing::read(&asked, "list pull requests", "pull-requests", client).await?;
+            if asked.json {
                 return printer.json(&pulls);
             }
             if pulls.pull_requests.is_empty() {
@@ -21,7 +21,9 @@ pub(super) async fn execute(pr: Pr, client: &Client, printer: &mut Printer) -> R
                 return Ok(());
             }
             let text = rows(&pulls.pull_requests, now_ms());
-            printer.data(&text)
+            printer.data(&text)?;
+            listing::mention_more(&pulls, printer);
+            Ok(())
         }
         PrCommand::Show { id, json } => {
             let id = ids::pull_request(id, client).await?;

@@ -31,7 +31,7 @@ pub(super) async fn execute(run: Run, client: &Client, printer: &mut Printer) ->
 
     bring(&repository, &start, &name, client, printer).await?;
     let create = CreateSession { repository: name, branch: Some(start.branch), author, model: run.model.clone() };
-    let session: SessionView = client.post("create a session", &["sessions"], &create).await?;
+    let session: SessionView = client.post_once("create a session", &["sessions"], &create).await?;
     let accepted = prompt::submit(session.id, text, None, client).await?;
     let view = View::of(run.json, printer);
     let feed = Feed::new(client, session.id, Patience::default());

@@ -5,16 +5,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ostler_protocol::SessionId;
 use ostler_protocol::api::{self, EventPage, RepositoryList, SessionList, SessionStatus, SessionView};
 
-use super::args::{Diff, Events, List, Stop};
+use super::args::{Diff, Events, Listing, Stop};
 use super::client::Client;
 use super::output::Printer;
 use super::terminal::{ago, clean, one_line};
 use super::transcript::Transcript;
-use super::{CliError, ids, table};
+use super::{CliError, ids, listing, table};
 
-pub(super) async fn list(list: List, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
-    let sessions: SessionList = client.get("list sessions", &["sessions"]).await?;
-    if list.json {
+pub(super) async fn list(asked: Listing, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
+    let sessions: SessionList = listing::read(&asked, "list sessions", "sessions", client).await?;
+    if asked.json {
         return printer.json(&sessions);
     }
     if sessions.sessions.is_empty() {
@@ -22,7 +22,9 @@ pub(super) async fn list(list: List, client: &Client, printer: &mut Printer) -> 
         return Ok(());
     }
     let text = rows(&sessions.sessions, now_ms());
-    printer.data(&text)
+    printer.data(&text)?;
+    listing::mention_more(&sessions, printer);
+    Ok(())
 }
 
 fn rows(sessions: &[SessionView], now_ms: u64) -> String {
@@ -108,16 +110,18 @@ pub(super) async fn events(events: Events, client: &Client, printer: &mut Printe
     }
 }
 
-pub(super) async fn repositories(list: List, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
-    let repositories: RepositoryList = client.get("list repositories", &["repositories"]).await?;
-    if list.json {
+pub(super) async fn repositories(asked: Listing, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
+    let repositories: RepositoryList = listing::read(&asked, "list repositories", "repositories", client).await?;
+    if asked.json {
         return printer.json(&repositories);
     }
     let row = |repository: &api::RepositoryView| {
         [&repository.name, &repository.default_branch, &repository.clone_url].map(|text| clean(text))
     };
     let text = table::render(["REPOSITORY", "BRANCH", "ADDRESS"], repositories.repositories.iter().map(row));
-    printer.data(&text)
+    printer.data(&text)?;
+    listing::mention_more(&repositories, printer);
+    Ok(())
 }
 
 #[cfg(test)]

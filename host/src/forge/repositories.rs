@@ -184,10 +184,11 @@ impl Forge {
         Ok(Repository { name: name.clone(), default_branch, path })
     }
 
-    /// Every repository, by name.
-    pub async fn list(&self) -> Result<Vec<Repository>, ForgeError> {
+    /// Repositories by name, at most `limit`, of those after the name `after`.
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Repository>, ForgeError> {
         let mut repositories = Vec::new();
-        for name in self.names().await? {
+        let names = self.names().await?.into_iter().filter(|name| after.is_none_or(|after| name.as_str() > after));
+        for name in names.take(limit) {
             repositories.push(self.get(&name).await?);
         }
         Ok(repositories)

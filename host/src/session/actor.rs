@@ -27,6 +27,7 @@ use tracing::Instrument;
 use super::effects;
 use super::error::{SessionError, store_error, unknown};
 use super::job::Job;
+use super::keys;
 use super::log::{Folded, fold, view};
 use super::machine::MAX_QUEUE;
 use super::mailbox::{Death, Handle, Message, Reply};
@@ -275,6 +276,16 @@ impl Actor {
     }
 
     async fn submit(&mut self, prompt: Prompt, reply: Reply<PromptAccepted>) -> Result<(), Broken> {
+        if let Some(request) = &prompt.request {
+            if let Err(broken) = self.remember().await {
+                return refuse(reply, broken);
+            }
+            if let Some(keyed) = self.state.keyed(&request.key) {
+                let accepted = keys::same(&keyed.request, request).map(|()| keyed.accepted.clone());
+                let _ = reply.send(accepted);
+                return Ok(());
+            }
+        }
         if let Err(broken) = self.wake().await {
             return refuse(reply, broken);
         }

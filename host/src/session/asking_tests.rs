@@ -13,7 +13,7 @@ fn asked() -> (State, TurnId) {
     let mut state = State::default();
     let author = Person { name: "Robin".into(), email: "robin@example.org".into() };
     let id = PromptId::generate();
-    state.step(Input::Prompt(Prompt { id, text: "fix it".into(), author }));
+    state.step(Input::Prompt(Prompt { id, text: "fix it".into(), author, request: None }));
     let turn = TurnId::from_ulid(id.ulid());
     state.step(Input::ContextLoaded { turn, decided: None, fragments: Vec::new() });
     (state, turn)

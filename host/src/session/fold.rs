@@ -1,9 +1,10 @@
 //! The state as a fold over events: what a restarted host knows is what the log says.
 
-use ostler_protocol::EventBody;
-use ostler_protocol::event::{ModelStop, ToolCall, TurnOutcome, Usage};
+use ostler_protocol::api::{PromptAccepted, REMEMBERED_KEYS};
+use ostler_protocol::event::{ModelStop, RequestKey, ToolCall, TurnOutcome, Usage};
+use ostler_protocol::{EventBody, PromptId};
 
-use super::state::{Identity, Prompt, Stage, State, Turn, Workspace};
+use super::state::{Identity, Keyed, Prompt, Stage, State, Turn, Workspace};
 use crate::agent::compaction;
 use crate::agent::message::Message;
 
@@ -13,13 +14,17 @@ const TITLE_LENGTH: usize = 80;
 impl State {
     /// Takes one event of the log.
     pub fn apply(&mut self, body: &EventBody) {
+        self.seq += 1;
         match body {
             EventBody::SessionCreated { .. } => self.apply_created(body),
-            EventBody::PromptSubmitted { prompt, text, author } => {
+            EventBody::PromptSubmitted { prompt, text, author, request } => {
+                self.remember(request.as_ref(), *prompt);
                 if self.title.is_empty() {
                     self.title = title(text);
                 }
-                self.queue.push_back(Prompt { id: *prompt, text: text.clone(), author: author.clone() });
+                // The key has done its duty once it is remembered.
+                let (text, author) = (text.clone(), author.clone());
+                self.queue.push_back(Prompt { id: *prompt, text, author, request: None });
             }
             EventBody::TurnStarted { turn, prompt } => {
                 let position = self.queue.iter().position(|queued| queued.id == *prompt);
@@ -91,8 +96,17 @@ impl State {
     }
 
     fn apply_created(&mut self, body: &EventBody) {
-        let EventBody::SessionCreated { session, repository, base_branch, base_commit, branch, author, model, .. } =
-            body
+        let EventBody::SessionCreated {
+            session,
+            repository,
+            base_branch,
+            base_commit,
+            branch,
+            author,
+            model,
+            request,
+            ..
+        } = body
         else {
             return;
         };
@@ -104,7 +118,22 @@ impl State {
             branch: branch.clone(),
             author: author.clone(),
             model: model.clone(),
+            request: request.clone(),
         });
+    }
+
+    /// Keeps the answer to a keyed prompt, and only so many of them.
+    fn remember(&mut self, request: Option<&RequestKey>, prompt: PromptId) {
+        let Some(request) = request.cloned() else { return };
+        if self.keyed.len() == REMEMBERED_KEYS {
+            self.keyed.pop_front();
+        }
+        self.keyed.push_back(Keyed { request, accepted: PromptAccepted { prompt, seq: self.seq } });
+    }
+
+    /// What a request with this key was answered, where the session still knows it.
+    pub fn keyed(&self, key: &str) -> Option<&Keyed> {
+        self.keyed.iter().rev().find(|keyed| keyed.request.key == key)
     }
 
     fn apply_response(&mut self, text: &str, calls: &[ToolCall], stop: ModelStop, usage: Usage) {

@@ -79,8 +79,8 @@ impl State {
     }
 
     fn on_prompt(&mut self, step: &mut Step, prompt: Prompt) {
-        let Prompt { id, text, author } = prompt;
-        self.emit(step, EventBody::PromptSubmitted { prompt: id, text, author });
+        let Prompt { id, text, author, request } = prompt;
+        self.emit(step, EventBody::PromptSubmitted { prompt: id, text, author, request });
         if self.turn.is_none() && self.publishing.is_none() {
             self.start_next_turn(step);
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use ostler_protocol::DecisionId;
 use ostler_protocol::api::SessionStatus;
-use ostler_protocol::event::{ModelStop, Person, Summarizer, Usage};
+use ostler_protocol::event::{ModelStop, Person, RequestKey, Summarizer, Usage};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ fn person() -> Person {
 }
 
 fn prompt(text: &str) -> Prompt {
-    Prompt { id: PromptId::generate(), text: text.into(), author: person() }
+    Prompt { id: PromptId::generate(), text: text.into(), author: person(), request: None }
 }
 
 fn call(tool: &str) -> ToolCall {
@@ -410,5 +410,31 @@ proptest! {
             let step = state.step(Input::Prompt(prompt("next")));
             prop_assert!(kinds(&step).contains(&"turn_started".to_owned()));
         }
+    }
+}
+
+#[test]
+fn a_keyed_prompt_is_remembered_with_its_answer_and_only_the_last_ones_are() {
+    let mut log = Vec::new();
+    let mut state = State::default();
+    let count = ostler_protocol::api::REMEMBERED_KEYS + 2;
+    let mut ids = Vec::new();
+    for number in 0..count {
+        let request = RequestKey { key: format!("key-{number}"), digest: format!("sha256:{number}") };
+        let prompt = Prompt { request: Some(request), ..prompt("go") };
+        ids.push(prompt.id);
+        log.extend(state.step(Input::Prompt(prompt)).append);
+    }
+    let mut folded = State::default();
+    for body in &log {
+        folded.apply(body);
+    }
+    assert_eq!(folded.keyed, state.keyed);
+    assert_eq!(state.keyed("key-1"), None, "the oldest are forgotten");
+    for number in [2, count - 1] {
+        let keyed = state.keyed(&format!("key-{number}")).unwrap();
+        assert_eq!((keyed.accepted.prompt, keyed.request.digest.as_str()), (ids[number], &*format!("sha256:{number}")));
+        let event = &log[usize::try_from(keyed.accepted.seq).unwrap() - 1];
+        assert!(matches!(event, EventBody::PromptSubmitted { prompt, .. } if *prompt == ids[number]), "{event:?}");
     }
 }

@@ -16,6 +16,7 @@ mod effects;
 mod error;
 mod fold;
 mod job;
+mod keys;
 mod log;
 mod machine;
 mod mailbox;
@@ -43,7 +44,9 @@ use ostler_sandbox::client::Died;
 use crate::forge::RepositoryName;
 use crate::workspace::chain;
 
+pub use crate::store::SessionFilter;
 pub use error::SessionError;
+pub use machine::MAX_QUEUE;
 pub use services::{Clock, Services};
 
 /// Most of a diff that is sent, in bytes.
@@ -91,6 +94,9 @@ impl Sessions {
             let (created, updated) = (folded.created_at_ms, folded.updated_at_ms);
             let view = log::view(session, &folded.state, folded.head, created, updated);
             services.index.put_session(view).await.map_err(store_error)?;
+            if let Some(request) = folded.state.session.as_ref().and_then(|identity| identity.request.clone()) {
+                services.index.put_key(request, session).await.map_err(store_error)?;
+            }
             if working && let Err(error) = self.registry.handle(session).await {
                 tracing::error!(%session, error = %chain(&error), "the session cannot go on");
             }
@@ -109,14 +115,20 @@ impl Sessions {
         self.registry.quiesce().await;
     }
 
-    /// Makes a session. Durable when it returns.
-    pub async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
-        self.registry.create(request).await
+    /// Makes a session. Durable when it returns. Repeated with the same key, it finds the session that the first request
+    /// made, as it is now.
+    pub async fn create(&self, request: CreateSession, key: Option<String>) -> Result<SessionView, SessionError> {
+        self.registry.create(request, key).await
     }
 
-    /// Every session, newest first.
-    pub async fn list(&self) -> Result<Vec<SessionView>, SessionError> {
-        self.registry.services.index.sessions().await.map_err(store_error)
+    /// The newest sessions that fit the filter, newest first, at most `limit`, of those older than `before`.
+    pub async fn list(
+        &self,
+        filter: SessionFilter,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionView>, SessionError> {
+        self.registry.services.index.sessions(filter, before, limit).await.map_err(store_error)
     }
 
     /// One session.
@@ -125,8 +137,15 @@ impl Sessions {
     }
 
     /// Accepts a prompt. Durable when it returns; the agent starts at once or when the prompts before it are done.
-    pub async fn submit(&self, session: SessionId, prompt: SubmitPrompt) -> Result<PromptAccepted, SessionError> {
-        self.registry.submit(session, prompt).await
+    /// Repeated with the same key, it is answered as the first time and does nothing, as long as the session remembers
+    /// the key ([`ostler_protocol::api::REMEMBERED_KEYS`]).
+    pub async fn submit(
+        &self,
+        session: SessionId,
+        prompt: SubmitPrompt,
+        key: Option<String>,
+    ) -> Result<PromptAccepted, SessionError> {
+        self.registry.submit(session, prompt, key).await
     }
 
     /// Stops the turn under way, if there is one. Returns when it has ended (within a second).
@@ -212,9 +231,13 @@ impl Sessions {
         }
     }
 
-    /// Every pull request, newest first.
-    pub async fn pull_requests(&self) -> Result<Vec<PullRequestView>, SessionError> {
-        self.registry.services.index.pull_requests().await.map_err(store_error)
+    /// The newest pull requests, newest first, at most `limit`, of those older than `before`.
+    pub async fn pull_requests(
+        &self,
+        before: Option<PullRequestId>,
+        limit: usize,
+    ) -> Result<Vec<PullRequestView>, SessionError> {
+        self.registry.services.index.pull_requests(before, limit).await.map_err(store_error)
     }
 
     /// One pull request and its diff against its base.

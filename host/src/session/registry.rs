@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ostler_protocol::api::{CreateSession, MAX_PROMPT, SessionView, SubmitPrompt};
-use ostler_protocol::event::{EVENT_VERSION, Person};
+use ostler_protocol::event::{EVENT_VERSION, Person, RequestKey};
 use ostler_protocol::{ErrorCode, EventBody, PromptId, SessionId};
+use ostler_sandbox::fault;
 use tokio::sync::oneshot;
 
 use super::actor::Actor;
 use super::error::{SessionError, forge_error, name_error, stopping, store_error, unknown};
 use super::job::purpose;
+use super::keys::{self, Keys};
 use super::log::{fold, view};
 use super::mailbox::{Handle, Message, Reply};
 use super::services::Services;
@@ -23,8 +25,11 @@ use crate::workspace::{Workspace, chain};
 /// Time that an actor may take to answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 
-/// Longest name or e-mail address of a person, in bytes.
-const MAX_PERSON: usize = 200;
+/// Longest name of a person, in characters.
+const MAX_NAME: usize = 200;
+
+/// Longest e-mail address of a person, in characters; see `api::validate`.
+const MAX_EMAIL: usize = 254;
 
 /// The place of one session's actor; empty until somebody needs it.
 type Slot = Arc<tokio::sync::Mutex<Option<Handle>>>;
@@ -32,13 +37,15 @@ type Slot = Arc<tokio::sync::Mutex<Option<Handle>>>;
 /// Actors by session.
 pub(super) struct Registry {
     pub(super) services: Arc<Services>,
+    keys: Keys,
     slots: Mutex<HashMap<SessionId, Slot>>,
     closing: AtomicBool,
 }
 
 impl Registry {
     pub(super) fn new(services: Services) -> Self {
-        Self { services: Arc::new(services), slots: Mutex::new(HashMap::new()), closing: AtomicBool::new(false) }
+        let (services, keys) = (Arc::new(services), Keys::new());
+        Self { services, keys, slots: Mutex::new(HashMap::new()), closing: AtomicBool::new(false) }
     }
 
     /// The model of a new session.
@@ -53,7 +60,28 @@ impl Registry {
         Ok(name)
     }
 
-    pub(super) async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
+    pub(super) async fn create(
+        self: &Arc<Self>,
+        request: CreateSession,
+        key: Option<String>,
+    ) -> Result<SessionView, SessionError> {
+        let Some(key) = key else { return self.make(request, None).await };
+        let request_key = keys::request_key(key, &request)?;
+        // In a task of its own: a client that goes away in the middle repeats its request, and must meet either nothing or
+        // a session whose key is known.
+        let registry = Arc::clone(self);
+        let created = tokio::spawn(async move {
+            let _turn = registry.keys.turn(&request_key.key).await;
+            match registry.keys.find(&registry.services.index, &request_key).await? {
+                Some(session) => registry.view(session).await,
+                None => registry.make(request, Some(request_key)).await,
+            }
+        });
+        let failed = |error| SessionError::new(ErrorCode::Internal, "the session could not be made").with_source(error);
+        created.await.map_err(failed)?
+    }
+
+    async fn make(&self, request: CreateSession, key: Option<RequestKey>) -> Result<SessionView, SessionError> {
         let author = check_person(request.author)?;
         let repository = request.repository.parse::<RepositoryName>().map_err(name_error)?;
         let branch = self.services.forge.resolve(&repository, request.branch.as_deref()).await.map_err(forge_error)?;
@@ -68,12 +96,17 @@ impl Registry {
             author,
             model,
             version: EVENT_VERSION,
+            request: key.clone(),
         };
         let now = self.services.clock.now_ms();
         let mut state = super::state::State::default();
         state.apply(&created);
         self.services.logs.append(session, 0, now, vec![created]).await.map_err(store_error)?;
+        fault::point("session.unindexed");
         let view = view(session, &state, 1, now, now);
+        if let Some(key) = key {
+            self.keys.note(&self.services.index, key, session).await;
+        }
         // The session is in its log, which is what counts; the index is for lists and never gates it.
         if let Err(error) = self.services.index.put_session(view.clone()).await {
             tracing::warn!(%session, error = %chain(&error), "the index is behind");
@@ -85,6 +118,7 @@ impl Registry {
         self: &Arc<Self>,
         session: SessionId,
         prompt: SubmitPrompt,
+        key: Option<String>,
     ) -> Result<ostler_protocol::api::PromptAccepted, SessionError> {
         let size = prompt.text.len();
         if prompt.text.trim().is_empty() {
@@ -99,11 +133,12 @@ impl Registry {
             let error = SessionError::new(ErrorCode::BadRequest, "the prompt holds a zero byte");
             return Err(error.with_hint("send text"));
         }
+        let request = key.map(|key| keys::request_key(key, &prompt)).transpose()?;
         let author = match prompt.author {
             Some(author) => check_person(author)?,
             None => self.view(session).await?.author,
         };
-        let prompt = Prompt { id: PromptId::generate(), text: prompt.text, author };
+        let prompt = Prompt { id: PromptId::generate(), text: prompt.text, author, request };
         self.ask(session, |reply| Message::Submit { prompt, reply }).await
     }
 
@@ -251,11 +286,15 @@ fn check_person(person: Person) -> Result<Person, SessionError> {
     let Person { name, email } = person;
     let (name, email) = (name.trim().to_owned(), email.trim().to_owned());
     let control = |text: &str| text.chars().any(|c| c.is_control() || c == '<' || c == '>');
-    if name.is_empty() || name.len() > MAX_PERSON || control(&name) {
-        return bad("name", &name, "1 to 200 bytes without control characters, `<` and `>`");
+    if name.is_empty() || name.chars().count() > MAX_NAME || control(&name) {
+        return bad("name", &name, "1 to 200 characters without control characters, `<` and `>`");
     }
-    if !email.contains('@') || email.len() > MAX_PERSON || control(&email) || email.contains(char::is_whitespace) {
-        return bad("email", &email, "an e-mail address of at most 200 bytes");
+    if !email.contains('@')
+        || email.chars().count() > MAX_EMAIL
+        || control(&email)
+        || email.contains(char::is_whitespace)
+    {
+        return bad("email", &email, "an e-mail address of at most 254 characters");
     }
     Ok(Person { name, email })
 }

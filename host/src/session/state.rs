@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use ostler_protocol::event::{Blob, ModelStop, Person, Reason, Summarizer, ToolCall, ToolOutcome, Usage, Verdict};
+use ostler_protocol::api::PromptAccepted;
+use ostler_protocol::event::{
+    Blob, ModelStop, Person, Reason, RequestKey, Summarizer, ToolCall, ToolOutcome, Usage, Verdict,
+};
 use ostler_protocol::{CallId, DecisionId, ErrorCode, EventBody, PromptId, PullRequestId, SessionId, TurnId};
 
 use crate::agent::message::Message;
@@ -38,6 +41,10 @@ pub struct State {
     pub failed: bool,
     /// Whether there ever was a workspace: its files then hold work that a clone must not touch.
     pub had_workspace: bool,
+    /// Sequence number of the last event.
+    pub seq: u64,
+    /// The last prompts that came with a key, oldest first.
+    pub keyed: VecDeque<Keyed>,
 }
 
 /// What a session is about.
@@ -57,6 +64,17 @@ pub struct Identity {
     pub author: Person,
     /// Model that works on it.
     pub model: String,
+    /// The key of the request that made it.
+    pub request: Option<RequestKey>,
+}
+
+/// A request that came with a key, and what it was answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keyed {
+    /// The request.
+    pub request: RequestKey,
+    /// The answer.
+    pub accepted: PromptAccepted,
 }
 
 /// A prompt.
@@ -68,6 +86,8 @@ pub struct Prompt {
     pub text: String,
     /// Who asks.
     pub author: Person,
+    /// The key of the request that brought it.
+    pub request: Option<RequestKey>,
 }
 
 /// A turn under way.

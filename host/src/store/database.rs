@@ -6,20 +6,22 @@ use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::error::StoreError;
 
-/// Opens the file, making it with `schema` where it is new. `schema` sets `PRAGMA user_version` to a format of at most
-/// `known`; a file of a newer format is refused.
-pub(super) fn open(path: &Path, known: i64, schema: &str) -> Result<Connection, StoreError> {
+/// Opens the file, making it where it is new. Each of `steps` brings a file of the format before it to its own, from
+/// nothing to format 1 and so on; a file of a format beyond the last one is refused.
+pub(super) fn open(path: &Path, steps: &[&str]) -> Result<Connection, StoreError> {
     let error = |source| StoreError::Open { path: path.to_owned(), source };
     let connection = Connection::open(path).map_err(error)?;
     connection
         .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
         .map_err(error)?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(error)?;
-    match found {
-        // The schema and its version are one transaction: a file is either new or whole.
-        0 => connection.execute_batch(&format!("BEGIN; {schema} COMMIT;")).map_err(error)?,
-        found if found > known => return Err(StoreError::Newer { path: path.to_owned(), found, known }),
-        _ => {}
+    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    for (format, step) in (1..).zip(steps).filter(|(format, _)| *format > found) {
+        // A step and its version are one transaction: a file has one format or the next, nothing between.
+        connection.execute_batch(&format!("BEGIN; {step} PRAGMA user_version = {format}; COMMIT;")).map_err(error)?;
     }
     Ok(connection)
 }
@@ -43,6 +45,23 @@ pub(super) fn write_returning<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_an_older_format_is_brought_to_the_newest_with_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let steps = ["CREATE TABLE a (id INTEGER) STRICT;", "ALTER TABLE a ADD COLUMN name TEXT;", "no SQL"];
+        open(&path, &steps[..1]).unwrap().execute("INSERT INTO a VALUES (7)", []).unwrap();
+        let kept = |steps: &[&str]| {
+            let connection = open(&path, steps).unwrap();
+            connection.query_row("SELECT id, name FROM a", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+        };
+        assert_eq!(kept(&steps[..2]), (7_i64, None::<String>));
+        assert!(open(&path, &steps).is_err());
+        assert_eq!(kept(&steps[..2]), (7, None), "a step that fails leaves the format before it");
+        let newer = open(&path, &steps[..1]).unwrap_err();
+        assert!(matches!(newer, StoreError::Newer { found: 2, known: 1, .. }), "{newer:?}");
+    }
 
     #[test]
     fn a_row_that_cannot_be_committed_is_an_error() {

@@ -5,18 +5,17 @@
 
 use std::path::Path;
 
-use ostler_protocol::api::{PullRequestView, SessionView};
+use ostler_protocol::api::{PullRequestView, SessionStatus, SessionView};
+use ostler_protocol::event::RequestKey;
 use ostler_protocol::{PullRequestId, SessionId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::error::StoreError;
 use super::threads::Thread;
 use super::{database, pulls};
 
-/// Format of the index, in `PRAGMA user_version`.
-const FORMAT: i64 = 1;
-
-const SCHEMA: &str = "
+/// First format of the index, beside the pull requests.
+const SESSIONS: &str = "
 CREATE TABLE session (
     id            TEXT PRIMARY KEY,
     created_at_ms INTEGER NOT NULL,
@@ -27,8 +26,32 @@ CREATE TABLE host (
     epoch INTEGER NOT NULL
 ) STRICT;
 INSERT INTO host (only, epoch) VALUES (1, 0);
-PRAGMA user_version = 1;
 ";
+
+/// Lists are read page by page, in the order of ids, and filtered.
+const PAGES: &str = "
+CREATE INDEX session_by_repository ON session (json_extract(view, '$.repository'), id);
+CREATE INDEX session_by_status ON session (json_extract(view, '$.status'), id);
+DROP INDEX pull_requests_by_time;
+";
+
+/// Which session a keyed request made; rebuilt from the logs like every session's row.
+const KEYS: &str = "
+CREATE TABLE request_key (
+    key     TEXT NOT NULL PRIMARY KEY,
+    digest  TEXT NOT NULL,
+    session TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Which sessions are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionFilter {
+    /// Only those on this repository.
+    pub repository: Option<String>,
+    /// Only those with this status.
+    pub status: Option<SessionStatus>,
+}
 
 /// The index database.
 pub struct Index {
@@ -45,8 +68,7 @@ impl Index {
         let path = path.to_owned();
         Ok(Self {
             thread: Thread::start("index-db", move || {
-                let schema = format!("{} {SCHEMA}", pulls::PULLS_MIGRATION);
-                database::open(&path, FORMAT, &schema)
+                database::open(&path, &[&format!("{} {SESSIONS}", pulls::PULLS_MIGRATION), PAGES, KEYS])
             })??,
         })
     }
@@ -81,14 +103,55 @@ impl Index {
             .await
     }
 
-    /// Every session, newest first.
-    pub async fn sessions(&self) -> Result<Vec<SessionView>, StoreError> {
+    /// Notes which session a keyed request made. The first one counts.
+    pub async fn put_key(&self, request: RequestKey, session: SessionId) -> Result<(), StoreError> {
         self.thread
-            .run(|connection| {
+            .run(move |connection| {
+                let sql =
+                    "INSERT INTO request_key (key, digest, session) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO NOTHING";
+                let changed = connection.execute(sql, params![request.key, request.digest, session.to_string()]);
+                changed.map(drop).map_err(query("write the key of a request"))
+            })
+            .await
+    }
+
+    /// The request that came with a key, and the session that it made.
+    pub async fn request_of_key(&self, key: String) -> Result<Option<(RequestKey, SessionId)>, StoreError> {
+        self.thread
+            .run(move |connection| {
+                let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+                let sql = "SELECT digest, session FROM request_key WHERE key = ?1";
+                let found = connection.query_row(sql, [&key], read).optional();
+                let Some((digest, session)) = found.map_err(query("read the key of a request"))? else {
+                    return Ok(None);
+                };
+                let session = serde_json::from_value(session.into())
+                    .map_err(|source| StoreError::Corrupt { what: "the key of a request".into(), source })?;
+                Ok(Some((RequestKey { key, digest }, session)))
+            })
+            .await
+    }
+
+    /// The newest sessions that fit the filter, newest first, at most `limit`, of those older than `before`.
+    pub async fn sessions(
+        &self,
+        filter: SessionFilter,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionView>, StoreError> {
+        self.thread
+            .run(move |connection| {
                 let error = query("list the sessions");
-                let mut statement =
-                    connection.prepare_cached("SELECT view FROM session ORDER BY id DESC").map_err(&error)?;
-                let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(&error)?;
+                let status = filter.status.map(status_text).transpose()?;
+                let parameters = named_params! {
+                    ":before": before.map(|id| id.to_string()),
+                    ":limit": i64::try_from(limit).unwrap_or(i64::MAX),
+                    ":repository": filter.repository,
+                    ":status": status,
+                };
+                let sql = select_sessions(&filter);
+                let mut statement = connection.prepare_cached(&sql).map_err(&error)?;
+                let rows = statement.query_map(parameters, |row| row.get::<_, String>(0)).map_err(&error)?;
                 rows.map(|row| read_view(&row.map_err(&error)?)).collect()
             })
             .await
@@ -115,9 +178,13 @@ impl Index {
         self.thread.run(move |connection| pulls::insert_pull(connection, &new)).await
     }
 
-    /// Every pull request, newest first.
-    pub async fn pull_requests(&self) -> Result<Vec<PullRequestView>, StoreError> {
-        self.thread.run(|connection| pulls::list_pulls(connection)).await
+    /// The newest pull requests, newest first, at most `limit`, of those older than `before`.
+    pub async fn pull_requests(
+        &self,
+        before: Option<PullRequestId>,
+        limit: usize,
+    ) -> Result<Vec<PullRequestView>, StoreError> {
+        self.thread.run(move |connection| pulls::list_pulls(connection, before, limit)).await
     }
 
     /// One pull request.
@@ -126,6 +193,119 @@ impl Index {
     }
 }
 
+/// The expressions are those of the index's own indexes. Every parameter occurs, so that one list fits every text.
+fn select_sessions(filter: &SessionFilter) -> String {
+    let of = |filtered: bool, column: &str, parameter: &str| {
+        if filtered {
+            format!("json_extract(view, '$.{column}') = {parameter}")
+        } else {
+            format!("{parameter} IS NULL")
+        }
+    };
+    let repository = of(filter.repository.is_some(), "repository", ":repository");
+    let status = of(filter.status.is_some(), "status", ":status");
+    // Every id sorts before `~`.
+    format!(
+        "SELECT view FROM session WHERE id < COALESCE(:before, '~') AND {repository} AND {status}
+         ORDER BY id DESC LIMIT :limit"
+    )
+}
+
+/// A status as a row holds it.
+fn status_text(status: SessionStatus) -> Result<String, StoreError> {
+    let text = serde_json::to_value(status).map(|value| value.as_str().unwrap_or_default().to_owned());
+    text.map_err(|source| StoreError::Corrupt { what: "a status".into(), source })
+}
+
 fn read_view(text: &str) -> Result<SessionView, StoreError> {
     serde_json::from_str(text).map_err(|source| StoreError::Corrupt { what: "a session's row".into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use ostler_protocol::event::Person;
+
+    use super::*;
+
+    fn view(repository: &str, status: SessionStatus) -> SessionView {
+        SessionView {
+            id: SessionId::generate(),
+            repository: repository.into(),
+            base_branch: "main".into(),
+            branch: "ostler/x".into(),
+            author: Person { name: "Ada".into(), email: "ada@example.org".into() },
+            status,
+            model: "scripted/demo".into(),
+            title: String::new(),
+            head_seq: 1,
+            pull_request: None,
+            created_at_ms: 1,
+            updated_at_ms: 1,
+        }
+    }
+
+    fn index() -> (tempfile::TempDir, Index) {
+        let folder = tempfile::tempdir().unwrap();
+        let index = Index::open(&folder.path().join("index.db")).unwrap();
+        (folder, index)
+    }
+
+    #[tokio::test]
+    async fn pages_of_sessions_hold_each_once_though_others_are_made_meanwhile() {
+        let (_folder, index) = index();
+        let mut made = Vec::new();
+        for _ in 0..5 {
+            let view = view("demo", SessionStatus::Idle);
+            made.push(view.id);
+            index.put_session(view).await.unwrap();
+        }
+        made.sort();
+        made.reverse();
+        let mut seen: Vec<SessionId> = Vec::new();
+        loop {
+            let page = index.sessions(SessionFilter::default(), seen.last().copied(), 2).await.unwrap();
+            index.put_session(view("demo", SessionStatus::Idle)).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page.iter().map(|view| view.id));
+        }
+        assert_eq!(seen, made);
+    }
+
+    #[tokio::test]
+    async fn sessions_are_filtered_by_what_they_are_now() {
+        let (_folder, index) = index();
+        let mut working = view("demo", SessionStatus::Working);
+        index.put_session(working.clone()).await.unwrap();
+        index.put_session(view("other", SessionStatus::Working)).await.unwrap();
+        let filter = SessionFilter { repository: Some("demo".into()), status: Some(SessionStatus::Working) };
+        let found = index.sessions(filter.clone(), None, 10).await.unwrap();
+        assert_eq!(found, [working.clone()]);
+        working.status = SessionStatus::Failed;
+        index.put_session(working.clone()).await.unwrap();
+        assert_eq!(index.sessions(filter, None, 10).await.unwrap(), []);
+        let failed = SessionFilter { status: Some(SessionStatus::Failed), ..SessionFilter::default() };
+        assert_eq!(index.sessions(failed, None, 10).await.unwrap(), [working]);
+    }
+
+    #[tokio::test]
+    async fn a_filtered_page_is_read_from_an_index() {
+        let (_folder, index) = index();
+        let filters = [
+            (SessionFilter { repository: Some("demo".into()), status: None }, "session_by_repository"),
+            (SessionFilter { repository: None, status: Some(SessionStatus::Idle) }, "session_by_status"),
+        ];
+        for (filter, expected) in filters {
+            let plan = index.thread.run(move |connection| {
+                let sql = format!("EXPLAIN QUERY PLAN {}", select_sessions(&filter));
+                let parameters =
+                    named_params! { ":before": "ses_", ":limit": 1, ":repository": "a", ":status": "idle" };
+                let read = |row: &rusqlite::Row<'_>| row.get::<_, String>(3);
+                connection.query_row(&sql, parameters, read).map_err(query("explain"))
+            });
+            let plan = plan.await.unwrap();
+            assert!(plan.contains(expected), "{plan}");
+        }
+    }
 }

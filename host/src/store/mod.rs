@@ -13,5 +13,5 @@ mod threads;
 
 pub use blobs::Blobs;
 pub use error::StoreError;
-pub use index::Index;
+pub use index::{Index, SessionFilter};
 pub use session_log::SessionLogs;

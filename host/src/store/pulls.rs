@@ -111,11 +111,20 @@ pub fn insert_pull(connection: &Connection, pull: &NewPull) -> Result<(PullReque
     Ok((stored, write))
 }
 
-/// Every pull request, newest first.
-pub fn list_pulls(connection: &Connection) -> Result<Vec<PullRequestView>, StoreError> {
+/// The newest pull requests, newest first, at most `limit`, of those older than `before`. Their ids tell their age.
+pub fn list_pulls(
+    connection: &Connection,
+    before: Option<PullRequestId>,
+    limit: usize,
+) -> Result<Vec<PullRequestView>, StoreError> {
     let list = || -> rusqlite::Result<Vec<PullRequestView>> {
-        let sql = format!("SELECT {COLUMNS} FROM pull_requests ORDER BY created_at_ms DESC, id DESC");
-        connection.prepare_cached(&sql)?.query_map([], read)?.collect()
+        // Every id sorts before `~`.
+        let sql = format!(
+            "SELECT {COLUMNS} FROM pull_requests WHERE id < COALESCE(:before, '~') ORDER BY id DESC LIMIT :limit"
+        );
+        let before = before.map(|id| id.to_string());
+        let parameters = named_params! { ":before": before, ":limit": i64::try_from(limit).unwrap_or(i64::MAX) };
+        connection.prepare_cached(&sql)?.query_map(parameters, read)?.collect()
     };
     list().map_err(|source| StoreError::Query { operation: "list the pull requests", source })
 }
@@ -301,7 +310,7 @@ mod tests {
         let expected = PullRequestView { title: "Better".into(), head_commit: "2".repeat(40), url, ..stored };
         assert_eq!((&updated, write), (&expected, PullWrite::Updated));
         assert_eq!(get_pull(&index, expected.id).unwrap(), Some(updated));
-        assert_eq!(list_pulls(&index).unwrap(), [expected]);
+        assert_eq!(list_pulls(&index, None, 9).unwrap(), [expected]);
         // An update does not use up a number.
         assert_eq!(insert_pull(&index, &pull("a", "y", 10)).unwrap().0.number, 2);
     }
@@ -331,16 +340,20 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_newest_first() {
+    fn a_list_is_newest_first_and_comes_in_pages() {
         let index = index();
-        for (repository, head, at) in [("a", "x", 1), ("b", "x", 3), ("a", "y", 2)] {
-            insert_pull(&index, &pull(repository, head, at)).unwrap();
+        let mut made = Vec::new();
+        for head in ["x", "y", "z"] {
+            made.push(insert_pull(&index, &pull("a", head, 1)).unwrap().0.id);
         }
-        let heads: Vec<_> = list_pulls(&index).unwrap().into_iter().map(|pull| (pull.repository, pull.head)).collect();
-        assert_eq!(
-            heads,
-            [("b", "x"), ("a", "y"), ("a", "x")].map(|(repository, head)| (repository.into(), head.into()))
-        );
+        made.sort();
+        made.reverse();
+        let page = |before, limit| -> Vec<PullRequestId> {
+            list_pulls(&index, before, limit).unwrap().into_iter().map(|pull| pull.id).collect()
+        };
+        assert_eq!(page(None, 2), made[..2]);
+        insert_pull(&index, &pull("b", "x", 9)).unwrap();
+        assert_eq!(page(Some(made[1]), 2), made[2..], "one that was opened meanwhile moves nothing");
     }
 
     #[test]

@@ -10,20 +10,17 @@ use super::database;
 use super::error::StoreError;
 use super::threads::Shards;
 
-/// Format of a session's file, in `PRAGMA user_version`.
-const FORMAT: i64 = 1;
-
 /// Open files per thread; the least recently used one is closed beyond that.
 const OPEN_FILES: usize = 128;
 
-const SCHEMA: &str = "
+/// Formats of a session's file.
+const FORMATS: &[&str] = &["
 CREATE TABLE event (
     seq   INTEGER PRIMARY KEY,
     at_ms INTEGER NOT NULL,
     body  TEXT    NOT NULL
 ) STRICT;
-PRAGMA user_version = 1;
-";
+"];
 
 /// The logs of all sessions.
 pub struct SessionLogs {
@@ -152,7 +149,7 @@ impl OpenLogs {
             if matches!(missing, Missing::Fail) && !path.exists() {
                 return Err(StoreError::UnknownSession(session));
             }
-            let connection = database::open(&path, FORMAT, SCHEMA)?;
+            let connection = database::open(&path, FORMATS)?;
             self.close_oldest();
             self.open.insert(session, (clock, connection));
         }

@@ -4,3 +4,4 @@ mod clean_up;
 mod import;
 mod kill;
 mod publishing;
+mod repeating;

@@ -13,7 +13,7 @@ Usage: cargo xtask <task>
                             --model anthropic/NAME or openai/NAME asks a real model (see docs/src/models.md)
   test [FILTER]...          set up, then run every test (or those whose name contains a filter)
   bench [SUITE] [--json F]  set up, then measure
-  setup                     only set up: packages, wasm target, host, plugins, base image
+  setup                     only set up: packages, wasm target, host, plugins, base image, tools of tests
   lint                      formatting and clippy, warnings denied
 
 Options of the first four:

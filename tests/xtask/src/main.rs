@@ -2,7 +2,7 @@
 //! each.
 //!
 //! ```text
-//! arguments ─► setup (packages, wasm target, host, plugins, base image) ─► test | demo | bench
+//! arguments ─► setup (packages, wasm target, host, plugins, base image) ─► test (and its tools) | demo | bench
 //!          └─► lint
 //! ```
 //!
@@ -46,7 +46,9 @@ fn run(task: Task) -> Result<ExitCode> {
         // The guard lives beside the demo and needs nothing of the repository.
         Task::Guard(options) => return demo::guard::run(&options),
         Task::Setup(options) => {
-            setup::run(&Layout::find()?, &options)?;
+            let layout = Layout::find()?;
+            setup::run(&layout, &options)?;
+            setup::test_tools(&layout, &options)?;
         }
         Task::Test { setup, filters } => test::run(&Layout::find()?, &setup, &filters)?,
         Task::Demo(options) => demo::run(&Layout::find()?, &options)?,

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test, with everything they need.
 //!
-//! Tests find what the set-up made by three variables, so that they run as well under plain `cargo test`.
+//! Tests find what the set-up made by variables, so that they run as well under plain `cargo test`.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -22,6 +22,7 @@ const LIMIT: Duration = Duration::from_secs(60 * 60);
 pub fn run(layout: &Layout, options: &SetupOptions, filters: &[String]) -> Result<()> {
     setup::require_root("test")?;
     let products = setup::run(layout, options)?;
+    let tools = setup::test_tools(layout, options)?;
     let runner = if has_nextest() { Runner::Nextest } else { Runner::Cargo };
     output::note("xtask: tests of the plugins");
     // In a directory of their own: another workspace's dependencies have other versions and features.
@@ -33,6 +34,8 @@ pub fn run(layout: &Layout, options: &SetupOptions, filters: &[String]) -> Resul
     let mut workspace = runner.command(filters);
     workspace.current_dir(&layout.root);
     provide(&mut workspace, &products);
+    workspace.env("OSTLER_TEST_SCHEMATHESIS", &tools.schemathesis);
+    workspace.env("OSTLER_TEST_NODE_MODULES", &tools.node_modules);
     process::run(&mut workspace, LIMIT)
 }
 

@@ -36,6 +36,7 @@ async fn every_error_has_one_shape() {
         (Method::GET, "/v1/sessions/%ff".into(), String::new()),
         (Method::GET, format!("{session}/blobs/sha256:..%2fetc"), String::new()),
         (Method::GET, format!("{session}/events?after=minus"), String::new()),
+        (Method::GET, format!("{session}/events?after=9223372036854775808"), String::new()),
         (Method::GET, format!("{session}/events?since=1"), String::new()),
         (Method::GET, format!("{session}/events?limit=0"), String::new()),
         (Method::GET, format!("{session}/events?after=2"), String::new()),
@@ -70,6 +71,28 @@ async fn a_body_that_is_no_json_by_its_type_is_refused() {
         let request = request.header(header::CONTENT_TYPE, kind).body(Body::from(r#"{"text":"go"}"#)).unwrap();
         let (status, value) = answer(host.send(request).await).await;
         assert_eq!((status, &value["code"]), (StatusCode::BAD_REQUEST, &"bad_request".into()), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_visible_ascii_and_not_endless() {
+    let host = TestHost::new();
+    let ask = async |keys: &[&[u8]]| {
+        let mut request = admitted(Method::POST, &format!("/v1/sessions/{SESSION}/prompts"));
+        request = request.header(header::CONTENT_TYPE, "application/json");
+        for key in keys {
+            request = request.header("idempotency-key", *key);
+        }
+        answer(host.send(request.body(Body::from(r#"{"text":"go"}"#)).unwrap()).await).await
+    };
+    let long = "k".repeat(129);
+    for keys in [&[&b""[..]][..], &[b"a b"], &[b"a\tb"], &["\u{e4}".as_bytes()], &[long.as_bytes()], &[b"a", b"b"]] {
+        let (status, error) = ask(keys).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{keys:?}: {error}");
+        assert!(error["message"].as_str().unwrap().contains("`Idempotency-Key`"), "{error}");
+    }
+    for key in ["k", &long[1..], "5f0c7b1e-!~"] {
+        assert_eq!(ask(&[key.as_bytes()]).await.0, StatusCode::ACCEPTED, "{key}");
     }
 }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::api::*;
-use crate::session::{SessionError, Subscription};
+use crate::session::{SessionError, SessionFilter, Subscription};
 
 pub const TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 pub const SESSION: &str = "ses_01jd3kq4v5w6x7y8z9a0b1c2d3";
@@ -37,6 +37,10 @@ pub struct Fake {
     pub pages_read: AtomicUsize,
     /// Sessions that were asked for.
     pub created: Mutex<Vec<CreateSession>>,
+    /// Answers to prompts that came with a key.
+    pub keys: Mutex<std::collections::HashMap<String, PromptAccepted>>,
+    /// Names of the repositories.
+    pub names: Mutex<std::collections::BTreeSet<String>>,
     /// Prompts that were accepted, in order.
     pub prompts: watch::Sender<Vec<(PromptId, SubmitPrompt)>>,
 }
@@ -49,6 +53,8 @@ impl Default for Fake {
             deltas: broadcast::Sender::new(16),
             pages_read: AtomicUsize::new(0),
             created: Mutex::default(),
+            keys: Mutex::default(),
+            names: Mutex::default(),
             prompts: watch::Sender::new(Vec::new()),
         }
     }
@@ -101,23 +107,43 @@ pub fn ada() -> Person {
 
 #[async_trait]
 impl SessionService for Fake {
-    async fn create(&self, request: CreateSession) -> Result<SessionView, SessionError> {
+    async fn create(&self, request: CreateSession, _: Option<String>) -> Result<SessionView, SessionError> {
         self.created.lock().unwrap().push(request);
         Ok(self.view())
     }
-    async fn list(&self) -> Result<Vec<SessionView>, SessionError> {
-        Ok(vec![self.view()])
+    async fn list(
+        &self,
+        filter: SessionFilter,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionView>, SessionError> {
+        let fits = |view: &SessionView| {
+            filter.repository.as_ref().is_none_or(|repository| view.repository == *repository)
+                && filter.status.is_none_or(|status| view.status == status)
+                && before.is_none_or(|before| view.id < before)
+        };
+        Ok([self.view()].into_iter().filter(fits).take(limit).collect())
     }
     async fn get(&self, session: SessionId) -> Result<SessionView, SessionError> {
         self.check(session)?;
         Ok(self.view())
     }
-    async fn submit(&self, session: SessionId, request: SubmitPrompt) -> Result<PromptAccepted, SessionError> {
+    async fn submit(
+        &self,
+        session: SessionId,
+        request: SubmitPrompt,
+        key: Option<String>,
+    ) -> Result<PromptAccepted, SessionError> {
         self.check(session)?;
+        if let Some(accepted) = key.as_ref().and_then(|key| self.keys.lock().unwrap().get(key).cloned()) {
+            return Ok(accepted);
+        }
         let prompt = PromptId::generate();
-        self.append(EventBody::PromptSubmitted { prompt, text: request.text.clone(), author: ada() });
+        self.append(EventBody::PromptSubmitted { prompt, text: request.text.clone(), author: ada(), request: None });
         self.prompts.send_modify(|prompts| prompts.push((prompt, request)));
-        Ok(PromptAccepted { prompt, seq: self.events.lock().unwrap().len() as u64 })
+        let accepted = PromptAccepted { prompt, seq: self.events.lock().unwrap().len() as u64 };
+        self.keys.lock().unwrap().extend(key.map(|key| (key, accepted.clone())));
+        Ok(accepted)
     }
     async fn stop(&self, session: SessionId) -> Result<SessionView, SessionError> {
         self.check(session)?;
@@ -143,7 +169,7 @@ impl SessionService for Fake {
         self.check(session)?;
         Ok(b"<script>alert(1)</script>".to_vec())
     }
-    async fn pull_requests(&self) -> Result<Vec<PullRequestView>, SessionError> {
+    async fn pull_requests(&self, _: Option<PullRequestId>, _: usize) -> Result<Vec<PullRequestView>, SessionError> {
         Ok(Vec::new())
     }
     async fn pull_request(&self, id: PullRequestId) -> Result<(PullRequestView, Diff), SessionError> {
@@ -166,8 +192,13 @@ impl Repositories for Fake {
         }
         Repositories::create(self, name).await
     }
-    async fn list(&self) -> Result<Vec<RepositoryView>, ApiFailure> {
-        Ok(Vec::new())
+    async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryView>, ApiFailure> {
+        let names = self.names.lock().unwrap().clone();
+        let mut page = Vec::new();
+        for name in names.iter().filter(|name| after.is_none_or(|after| name.as_str() > after)).take(limit) {
+            page.push(Repositories::create(self, name).await?);
+        }
+        Ok(page)
     }
 }
 
@@ -235,6 +266,7 @@ impl TestHost {
             token: ApiToken::parse(TOKEN).unwrap(),
             guard: HostGuard::new("127.0.0.1:7878".parse().unwrap(), &[], &[]),
             limits,
+            streams: limits.stream_places(),
             stopping: stopping.clone(),
         });
         Self { fake, app, stopping }

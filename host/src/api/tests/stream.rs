@@ -170,3 +170,31 @@ async fn a_page_is_plain_json() {
     let response = host.send(request.body(axum::body::Body::empty()).unwrap()).await;
     assert_eq!(answer(response).await.1["events"].as_array().unwrap().len(), 3);
 }
+
+#[tokio::test]
+async fn only_so_many_streams_are_open_and_one_that_ends_makes_room() {
+    let host = TestHost::with_limits(ApiLimits { streams: 2, ..ApiLimits::default() });
+    let first = Reader::open(&host, &path(), None).await;
+    let _second = Reader::open(&host, &path(), None).await;
+    let request = || admitted(axum::http::Method::GET, &path()).body(axum::body::Body::empty()).unwrap();
+    let response = host.send(request()).await;
+    assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    let (status, error) = answer(response).await;
+    assert_eq!((status.as_u16(), &error["code"]), (429, &"overloaded".into()), "{error}");
+    assert_eq!(host.get(&format!("{}?format=json", path())).await.0, 200, "pages need no place");
+    drop(first);
+    assert_eq!(host.send(request()).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_in_time_is_refused() {
+    let host = TestHost::with_limits(ApiLimits { body_time: Duration::from_millis(5), ..ApiLimits::default() });
+    let never = futures::stream::pending::<Result<axum::body::Bytes, std::io::Error>>();
+    let request = admitted(axum::http::Method::POST, &format!("/v1/sessions/{SESSION}/prompts"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(axum::body::Body::from_stream(never))
+        .unwrap();
+    let (status, error) = answer(host.send(request).await).await;
+    assert_eq!(status, 400);
+    assert!(error["message"].as_str().unwrap().starts_with("the body did not arrive within"), "{error}");
+}

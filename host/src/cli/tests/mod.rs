@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod errors;
+mod listing;
 mod manual;
 mod reading;
 mod reference;

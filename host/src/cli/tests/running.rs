@@ -10,9 +10,11 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{Response, StatusCode};
 use clap::Parser;
+use ostler_protocol::api::{PromptAccepted, SubmitPrompt};
 use ostler_protocol::event::{Person, TurnOutcome};
 use ostler_protocol::{DecisionId, EventBody, PullRequestId, TurnId};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 use super::bench::*;
@@ -116,6 +118,54 @@ async fn run_brings_the_commits_and_shows_the_pull_request() {
     assert_eq!(host.fake.prompts.borrow()[0].1.text, "make it so");
     assert!(out.text().contains("pull request #1 is open: Make it so\n  http://host/pr/1\n"), "{}", out.text());
     assert!(err.text().starts_with("warning: 1 uncommitted change stay"), "{}", err.text());
+}
+
+/// Passes connections on to `to`, but takes the first answer to a prompt away and breaks the connection instead.
+async fn breaking(to: std::net::SocketAddr) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let unbroken = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let unbroken = unbroken.clone();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                let (mut asked, mut buffer) = (Vec::new(), [0; 4096]);
+                loop {
+                    tokio::select! {
+                        read = near.read(&mut buffer) => {
+                            let Ok(count @ 1..) = read else { return };
+                            asked.extend_from_slice(&buffer[..count]);
+                            far.write_all(&buffer[..count]).await.unwrap();
+                        }
+                        answered = far.readable() => {
+                            answered.unwrap();
+                            let prompt = String::from_utf8_lossy(&asked).contains("/prompts HTTP");
+                            if prompt && unbroken.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                                return;
+                            }
+                            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_prompt_whose_answer_was_lost_is_repeated_and_given_once() {
+    let host = TestHost::new();
+    let (address, _server) = host.listen("127.0.0.1:0").await;
+    let client = client(breaking(address).await);
+    let path = ["sessions", SESSION, "prompts"];
+    let prompt = SubmitPrompt { text: "go".into(), author: None };
+    let accepted: PromptAccepted = client.post_once("submit the prompt", &path, &prompt).await.unwrap();
+    let prompts = host.fake.prompts.borrow().clone();
+    assert_eq!(prompts.len(), 1, "{prompts:?}");
+    assert_eq!(prompts[0].0, accepted.prompt);
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ fn session() -> SessionId {
 /// A prompt that ended so, in a log.
 fn ended(fake: &Fake, outcome: TurnOutcome) -> PromptId {
     let (turn, prompt) = (TurnId::generate(), PromptId::generate());
-    fake.append(EventBody::PromptSubmitted { prompt, text: "go".into(), author: ada() });
+    fake.append(EventBody::PromptSubmitted { prompt, text: "go".into(), author: ada(), request: None });
     fake.append(EventBody::TurnStarted { turn, prompt });
     fake.append(EventBody::TurnFinished { turn, outcome });
     prompt

@@ -10,8 +10,14 @@ async fn a_repository_is_made_once_and_found_again() {
     let (one, two, three) = (name("demo"), name("demo"), name("other"));
     let (one, two, three) = tokio::join!(forge.create(&one), forge.create(&two), forge.create(&three));
     assert_eq!(one.unwrap(), two.unwrap());
-    let names: Vec<_> = forge.list().await.unwrap().into_iter().map(|repository| repository.name.to_string()).collect();
-    assert_eq!(names, ["demo", "other"]);
+    let names = async |after, limit| -> Vec<String> {
+        let listed = forge.list(after, limit).await.unwrap();
+        listed.into_iter().map(|repository| repository.name.to_string()).collect()
+    };
+    assert_eq!(names(None, 9).await, ["demo", "other"]);
+    assert_eq!(names(None, 1).await, ["demo"]);
+    assert_eq!(names(Some("demo"), 9).await, ["other"]);
+    assert_eq!(names(Some("e"), 9).await, ["other"], "the name before a page may be gone");
     assert_eq!(three.unwrap().default_branch, "main");
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
@@ -24,7 +30,7 @@ async fn what_an_interrupted_create_left_is_removed_on_open() {
     std::fs::create_dir_all(folder.path().join(".new-01jd/objects")).unwrap();
     let forge = Forge::open(folder.path()).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert_eq!(forge.list().await.unwrap(), []);
+    assert_eq!(forge.list(None, 9).await.unwrap(), []);
 }
 
 #[tokio::test]

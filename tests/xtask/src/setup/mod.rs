@@ -1,12 +1,13 @@
 //! The set-up: everything that has to be there before tests, demo and benchmarks.
 //!
 //! ```text
-//! packages ─► host ─► wasm target ─► plugins ─► base image
+//! packages ─► host ─► wasm target ─► plugins ─► base image [─► schemathesis ─► TypeScript client]
 //! ```
 //!
-//! Each step says what it did and how long it took, and does nothing when it is up to date.
+//! The last two are for tests only. Each step says what it did and how long it took, and does nothing when it is up to date.
 
 mod apt_sources;
+mod contract;
 mod host;
 mod image;
 mod packages;
@@ -31,6 +32,25 @@ pub struct Products {
     pub policy: PathBuf,
     /// The base image, a tar file of a root file system.
     pub image: PathBuf,
+}
+
+/// What only tests need.
+#[derive(Clone, Debug)]
+pub struct TestTools {
+    /// The program of schemathesis.
+    pub schemathesis: PathBuf,
+    /// The packages of the TypeScript client.
+    pub node_modules: PathBuf,
+}
+
+/// Sets up what only tests need.
+///
+/// # Errors
+/// The first failure of a step.
+pub fn test_tools(layout: &Layout, options: &SetupOptions) -> Result<TestTools> {
+    let schemathesis = output::step("schemathesis", || contract::schemathesis(layout, options.no_packages))?;
+    let node_modules = output::step("TypeScript client", || contract::typescript(layout, options.no_packages))?;
+    Ok(TestTools { schemathesis, node_modules })
 }
 
 /// Sets up.

@@ -126,7 +126,7 @@ impl Bench {
         value["seq"] = self.seq.into();
         value["at_ms"] = 0.into();
         let event: Event = serde_json::from_value(value).unwrap();
-        self.signal(Signal::Event { event, data: String::new() });
+        self.signal(Signal::Event { event: Box::new(event), data: String::new() });
     }
 
     pub fn prompt(&mut self, text: &str) {

@@ -4,6 +4,7 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
+mod docs;
 mod durability;
 mod functional;
 mod security;

@@ -1,6 +1,11 @@
-//! The documentation: it builds, and its links lead somewhere.
+//! The documentation: it builds, its links lead somewhere, its commands are run.
+//!
+//! What a block of code may say of itself is told in `docs/src/documentation.md`.
 
+mod blocks;
 mod book;
+mod promises;
+mod terminal;
 
 use std::path::{Path, PathBuf};
 

@@ -5,6 +5,7 @@
 #![expect(clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
 mod contract;
+mod docs;
 mod durability;
 mod functional;
 mod security;

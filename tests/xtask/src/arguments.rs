@@ -15,6 +15,7 @@ Usage: cargo xtask <task>
   bench [SUITE] [--json F]  set up, then measure
   setup                     only set up: packages, wasm target, host, plugins, base image, tools of tests
   lint                      formatting and clippy, warnings denied
+  book                      build the documentation into target/book
 
 Options of the first four:
   --no-packages             take the installed Debian packages as they are
@@ -47,6 +48,8 @@ pub enum Task {
     },
     /// Formatting and clippy.
     Lint,
+    /// The documentation.
+    Book,
     /// Internal: keeps the demo's host and cleans up after it, whatever happens to the demo.
     Guard(GuardOptions),
 }
@@ -129,11 +132,12 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Task> {
         },
         // The benchmark program checks its own arguments.
         "bench" => Ok(Task::Bench { setup, arguments: rest }),
-        "demo" | "setup" | "lint" => match (rest.first(), task.as_str()) {
+        "demo" | "setup" | "lint" | "book" => match (rest.first(), task.as_str()) {
             (Some(argument), _) => Err(unknown("argument", argument)),
             (None, "demo") => Ok(Task::Demo(options)),
             (None, "setup") => Ok(Task::Setup(setup)),
-            (None, _) => Ok(Task::Lint),
+            (None, "lint") => Ok(Task::Lint),
+            (None, _) => Ok(Task::Book),
         },
         other => Err(unknown("task", other)),
     }
@@ -183,6 +187,7 @@ mod tests {
             }
         );
         assert_eq!(read("lint").unwrap(), Task::Lint);
+        assert_eq!(read("book").unwrap(), Task::Book);
     }
 
     #[test]
@@ -192,6 +197,7 @@ mod tests {
             ("demo --kep", "--kep"),
             ("test --keep", "--keep"),
             ("lint x", "`x`"),
+            ("book x", "`x`"),
             ("demo --model", "--model"),
             ("demo --model small", "--model"),
         ] {

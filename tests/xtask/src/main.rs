@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! arguments ─► setup (packages, wasm target, host, plugins, base image) ─► test (and its tools) | demo | bench
-//!          └─► lint
+//!          └─► lint | book
 //! ```
 //!
 //! It only drives other programs (cargo, apt-get, mmdebstrap, git, `ostler` itself) and looks at what they say. It
@@ -12,6 +12,7 @@
 
 mod arguments;
 mod bench;
+mod book;
 mod demo;
 mod error;
 mod json;
@@ -54,6 +55,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo(options) => demo::run(&Layout::find()?, &options)?,
         Task::Bench { setup, arguments } => bench::run(&Layout::find()?, &setup, &arguments)?,
         Task::Lint => lint::run(&Layout::find()?)?,
+        Task::Book => book::run(&Layout::find()?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

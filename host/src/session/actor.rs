@@ -245,11 +245,11 @@ impl Actor {
             // A late report of acts that were ended.
             _ if self.wakefulness != Wakefulness::Awake => return Ok(()),
             Message::Input(input) => self.input(input).await?,
-            Message::Workspace { workspace, took_ms, restored } => {
+            Message::Workspace { workspace, took_ms, restored, cloned } => {
                 tokio::spawn(effects::follow_refusals(workspace.refusals(), self.mailbox.clone()));
                 let instance = workspace.instance();
                 self.workspace = Some(workspace);
-                self.input(Input::WorkspaceReady { took_ms, restored }).await?;
+                self.input(Input::WorkspaceReady { took_ms, restored, cloned }).await?;
                 if let Some(death) = self.unclaimed_death.take_if(|death| death.instance == instance) {
                     self.died(death).await?;
                 }

@@ -143,8 +143,8 @@ async fn start_workspace(job: Job) -> Option<Input> {
     match job.services.workspaces.start(&purpose, job.had_workspace).await {
         Ok(ready) => {
             let took_ms = milliseconds(ready.took);
-            let (workspace, restored) = (ready.workspace, ready.restored);
-            let handed = job.mailbox.send(Message::Workspace { workspace, took_ms, restored }).await;
+            let (workspace, restored, cloned) = (ready.workspace, ready.restored, ready.cloned);
+            let handed = job.mailbox.send(Message::Workspace { workspace, took_ms, restored, cloned }).await;
             if handed.is_err()
                 && let Err(error) = job.services.workspaces.end(job.session).await
             {

@@ -49,8 +49,12 @@ impl State {
             | Input::Compacted { .. } => self.on_model(&mut step, input),
             Input::ToolDecided { turn, call, decision } => self.on_decided(&mut step, turn, call, decision),
             Input::ToolFinished { turn, call, result } => self.on_tool_finished(&mut step, turn, call, result),
-            Input::WorkspaceReady { took_ms, restored } => {
+            Input::WorkspaceReady { took_ms, restored, cloned } => {
+                let lost = self.had_workspace && !restored;
                 self.emit(&mut step, EventBody::WorkspaceReady { took_ms, restored });
+                if lost {
+                    self.tell_of_loss(&mut step, cloned);
+                }
                 self.start_waiting_call(&mut step);
                 self.publish(&mut step);
             }
@@ -239,6 +243,17 @@ impl State {
             self.emit(step, EventBody::PublishSkipped { reason, failure: Some(code) });
             self.start_next_turn(step);
         }
+    }
+
+    /// The files of the session are not those of before: people and the model must know.
+    fn tell_of_loss(&mut self, step: &mut Step, cloned: Option<String>) {
+        let from = cloned.unwrap_or_else(|| "its branch".into());
+        let text = format!(
+            "the workspace's earlier files were not found: it begins again at {from}, which is what was pushed last; what \
+             was not pushed is lost"
+        );
+        self.emit(step, EventBody::Notice { text: text.clone() });
+        self.emit(step, EventBody::ContextAdded { source: "ostler".into(), text });
     }
 
     pub(super) fn finish_turn(&mut self, step: &mut Step, outcome: TurnOutcome) {

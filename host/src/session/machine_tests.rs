@@ -80,7 +80,7 @@ fn a_tool_waits_for_the_sandbox_and_runs_with_what_the_hooks_left() {
     assert!(matches!(step.acts[..], [Act::DecideTool { .. }]));
     let step = state.step(Input::ToolDecided { turn, call: id, decision: decision(Verdict::Rewrite) });
     assert_eq!((kinds(&step), step.acts.len()), (vec!["decided".to_owned()], 0));
-    let step = state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
+    let step = state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None });
     assert_eq!(kinds(&step), ["workspace_ready", "tool_started"]);
     let Act::RunTool { arguments, .. } = &step.acts[0] else { panic!("{:?}", step.acts) };
     assert_eq!(arguments, &json!({ "command": "true" }));
@@ -90,7 +90,7 @@ fn a_tool_waits_for_the_sandbox_and_runs_with_what_the_hooks_left() {
 fn a_denied_tool_never_runs_and_the_model_hears_why() {
     for verdict in [Verdict::Deny, Verdict::Ask, Verdict::Defer] {
         let (mut state, turn, _) = asked();
-        state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
+        state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None });
         let wanted = call("shell");
         let id = wanted.call;
         state.step(responded(turn, 1, vec![wanted]));
@@ -119,14 +119,14 @@ fn a_turn_that_ends_before_there_was_a_workspace_has_nothing_to_publish() {
     let step = state.step(responded(turn, 1, Vec::new()));
     assert_eq!(kinds(&step), ["model_responded", "turn_finished", "publish_skipped"]);
     assert_eq!((step.acts.len(), state.status()), (0, SessionStatus::Idle));
-    let step = state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
+    let step = state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None });
     assert_eq!((kinds(&step), step.acts.len()), (vec!["workspace_ready".to_owned()], 0));
 }
 
 #[test]
 fn an_answer_without_calls_ends_the_turn_and_publishes() {
     let (mut state, turn, _) = asked();
-    state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
+    state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None });
     let step = state.step(responded(turn, 1, Vec::new()));
     assert_eq!(kinds(&step), ["model_responded", "turn_finished"]);
     assert!(matches!(step.acts[..], [Act::Publish { .. }]));
@@ -139,7 +139,7 @@ fn an_answer_without_calls_ends_the_turn_and_publishes() {
 #[test]
 fn a_second_prompt_waits_for_the_turn_and_its_publishing() {
     let (mut state, turn, _) = asked();
-    state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
+    state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None });
     let second = prompt("and then");
     assert_eq!(kinds(&state.step(Input::Prompt(second.clone()))), ["prompt_submitted"]);
     assert_eq!(kinds(&state.step(responded(turn, 1, Vec::new()))), ["model_responded", "turn_finished"]);
@@ -163,7 +163,7 @@ fn stop_while_the_model_talks_ends_the_turn_and_keeps_the_queue() {
 #[test]
 fn stop_while_a_tool_runs_waits_for_what_it_left() {
     let (mut state, turn, _) = asked();
-    state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
+    state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None });
     let (first, second) = (call("shell"), call("shell"));
     let id = first.call;
     state.step(responded(turn, 1, vec![first, second]));
@@ -189,7 +189,7 @@ fn a_sandbox_that_cannot_be_made_fails_the_turn_with_the_reason() {
 #[test]
 fn after_a_crash_a_running_tool_is_adopted_or_declared_unknown() {
     let (mut state, turn, mut log) = asked();
-    log.extend(state.step(Input::WorkspaceReady { took_ms: 5, restored: false }).append);
+    log.extend(state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None }).append);
     let wanted = call("shell");
     let id = wanted.call;
     log.extend(state.step(responded(turn, 1, vec![wanted])).append);
@@ -209,7 +209,7 @@ fn after_a_crash_a_running_tool_is_adopted_or_declared_unknown() {
 #[test]
 fn a_stop_that_a_crash_interrupted_is_said_again() {
     let (mut state, turn, mut log) = asked();
-    log.extend(state.step(Input::WorkspaceReady { took_ms: 5, restored: false }).append);
+    log.extend(state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None }).append);
     let wanted = call("shell");
     let id = wanted.call;
     log.extend(state.step(responded(turn, 1, vec![wanted])).append);
@@ -225,13 +225,13 @@ fn a_stop_that_a_crash_interrupted_is_said_again() {
 #[test]
 fn work_is_published_from_a_new_sandbox_where_the_old_one_is_gone() {
     let (mut state, turn, _) = asked();
-    state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
+    state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None });
     state.step(Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: "gone".into() });
     let step = state.step(responded(turn, 1, Vec::new()));
     assert_eq!(kinds(&step), ["model_responded", "turn_finished", "workspace_requested"]);
     assert_eq!(step.acts, [Act::StartWorkspace]);
     let mut failing = state.clone();
-    let step = state.step(Input::WorkspaceReady { took_ms: 5, restored: true });
+    let step = state.step(Input::WorkspaceReady { took_ms: 5, restored: true, cloned: None });
     assert!(matches!(step.acts[..], [Act::Publish { .. }]), "{step:?}");
     let step = failing.step(Input::WorkspaceLost { code: ErrorCode::NoSpace, reason: "no room".into() });
     assert_eq!(kinds(&step), ["workspace_lost", "publish_skipped"]);
@@ -251,7 +251,7 @@ fn a_title_is_plain_text() {
 #[test]
 fn a_turn_that_never_ends_is_ended() {
     let (mut state, turn, _) = asked();
-    state.step(Input::WorkspaceReady { took_ms: 5, restored: false });
+    state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None });
     for number in 1..=MAX_STEPS {
         let wanted = call("shell");
         let id = wanted.call;
@@ -331,7 +331,9 @@ fn input_for(state: &State, next: &Move) -> Option<Input> {
             let (turn, call) = open.filter(|_| turn.is_some_and(|turn| turn.stage == Stage::Running))?;
             Input::ToolFinished { turn, call, result: done("ok") }
         }
-        Move::Ready if state.workspace == Workspace::Starting => Input::WorkspaceReady { took_ms: 1, restored: false },
+        Move::Ready if state.workspace == Workspace::Starting => {
+            Input::WorkspaceReady { took_ms: 1, restored: false, cloned: None }
+        }
         Move::Lost => Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: "gone".into() },
         Move::Published => {
             let skipped = EventBody::PublishSkipped { reason: "nothing".into(), failure: None };

@@ -19,7 +19,7 @@ pub(super) enum Message {
     /// Something that an act brought about.
     Input(Input),
     /// An act brought a workspace.
-    Workspace { workspace: Arc<Workspace>, took_ms: u64, restored: bool },
+    Workspace { workspace: Arc<Workspace>, took_ms: u64, restored: bool, cloned: Option<String> },
     /// An event without consequences, such as a step of publishing; answered when it is durable.
     Note { body: EventBody, durable: oneshot::Sender<()> },
     /// What clients see.

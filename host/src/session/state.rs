@@ -263,7 +263,7 @@ pub enum Input {
     /// A call ended.
     ToolFinished { turn: TurnId, call: CallId, result: ToolResult },
     /// The sandbox is there.
-    WorkspaceReady { took_ms: u64, restored: bool },
+    WorkspaceReady { took_ms: u64, restored: bool, cloned: Option<String> },
     /// The sandbox could not be made, or it is gone.
     WorkspaceLost { code: ErrorCode, reason: String },
     /// Publishing ended; the events tell how.

@@ -94,6 +94,8 @@ pub struct Ready {
     pub workspace: Arc<Workspace>,
     /// Whether the files of an earlier sandbox were found again.
     pub restored: bool,
+    /// Commit that the files are those of, where they were made anew.
+    pub cloned: Option<String>,
     /// Time from request to ready.
     pub took: Duration,
 }
@@ -114,7 +116,8 @@ impl Workspaces {
     }
 
     /// Starts a sandbox and puts the repository in it; nothing of it is left when this fails. Where the session
-    /// `had_workspace` and its files are found again, nothing is cloned into them: they hold work.
+    /// `had_workspace` and its files are found again, nothing is cloned into them: they hold work. Where they are not, it goes
+    /// on from what it has pushed.
     pub async fn start(&self, purpose: &Purpose, had_workspace: bool) -> Result<Ready, WorkspaceError> {
         let began = Instant::now();
         let sandbox = purpose.session.bare();
@@ -132,11 +135,11 @@ impl Workspaces {
         };
         fault::point("workspace.made");
         let restored = started.info.restored;
-        match self.open(purpose, started, restored && had_workspace).await {
-            Ok((workspace, fresh)) => {
-                let restored = restored && !fresh;
+        match self.open(purpose, started, restored, had_workspace).await {
+            Ok((workspace, cloned)) => {
+                let restored = restored && cloned.is_none();
                 fault::point("workspace.filled");
-                Ok(Ready { workspace: Arc::new(workspace), restored, took: began.elapsed() })
+                Ok(Ready { workspace: Arc::new(workspace), restored, cloned, took: began.elapsed() })
             }
             Err(error) => {
                 let files = if restored { Files::Keep } else { Files::Remove };
@@ -152,15 +155,16 @@ impl Workspaces {
         &self,
         purpose: &Purpose,
         started: Started,
-        holds_work: bool,
-    ) -> Result<(Workspace, bool), WorkspaceError> {
+        restored: bool,
+        had_workspace: bool,
+    ) -> Result<(Workspace, Option<String>), WorkspaceError> {
         let workspace = self.connect(purpose, started).await?;
-        if holds_work {
+        if restored && had_workspace {
             workspace.remove_stale_locks().await?;
-            return Ok((workspace, false));
+            return Ok((workspace, None));
         }
-        let fresh = workspace.clone_repository().await?;
-        Ok((workspace, fresh))
+        let cloned = workspace.clone_repository(had_workspace).await?;
+        Ok((workspace, cloned))
     }
 
     async fn connect(&self, purpose: &Purpose, started: Started) -> Result<Workspace, WorkspaceError> {

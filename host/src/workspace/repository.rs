@@ -35,9 +35,15 @@ git remote add origin "$OSTLER_URL"
 git fetch --quiet --no-tags origin "+refs/heads/$OSTLER_BASE:refs/remotes/origin/$OSTLER_BASE" || true
 # The branch may have moved away from it since, or be gone.
 if ! git cat-file -e "$OSTLER_COMMIT^{commit}" 2>/dev/null; then git fetch --quiet --no-tags origin "$OSTLER_COMMIT"; fi
-git reset --quiet --hard "$OSTLER_COMMIT"
+start="$OSTLER_COMMIT"
+# A session whose files were lost goes on from what it has pushed: publishing replaces its branch with what is here.
+if [ "$OSTLER_PUSHED" = yes ] && git ls-remote --exit-code origin "refs/heads/$OSTLER_BRANCH" >/dev/null; then
+  git fetch --quiet --no-tags origin "+refs/heads/$OSTLER_BRANCH:refs/remotes/origin/$OSTLER_BRANCH"
+  start="refs/remotes/origin/$OSTLER_BRANCH"
+fi
+git reset --quiet --hard "$start"
 git config --local ostler.base "$OSTLER_COMMIT"
-echo cloned
+echo "cloned $(git rev-parse HEAD)"
 "#;
 
 /// Removes the locks of git commands that died with their sandbox: in a new one, nobody can hold them.
@@ -110,14 +116,16 @@ pub enum Published {
 }
 
 impl Workspace {
-    /// Puts the repository into the workspace; `false` where it was there already.
-    pub(super) async fn clone_repository(&self) -> Result<bool, WorkspaceError> {
+    /// Puts the repository into the workspace and says at which commit; `None` where it was there already. Where the
+    /// session has `pushed` before, that is the end of its branch, else the base commit.
+    pub(super) async fn clone_repository(&self, pushed: bool) -> Result<Option<String>, WorkspaceError> {
         let purpose = &self.purpose;
         let values = [
             ("OSTLER_URL", format!("http://{GIT_HOST}/{}.git", purpose.repository)),
             ("OSTLER_BASE", purpose.base_branch.clone()),
             ("OSTLER_COMMIT", purpose.base_commit.clone()),
             ("OSTLER_BRANCH", purpose.branch.clone()),
+            ("OSTLER_PUSHED", if pushed { "yes" } else { "no" }.to_owned()),
         ];
         let clone = Script {
             doing: "clone the repository",
@@ -128,7 +136,8 @@ impl Workspace {
             cut: Cut::Fails,
         };
         let (_, output) = self.run_script(&CallId::generate().to_string(), clone).await?;
-        Ok(String::from_utf8_lossy(&output).contains("cloned"))
+        let text = String::from_utf8_lossy(&output);
+        Ok(text.lines().find_map(|line| line.strip_prefix("cloned ")).map(|commit| commit.trim().to_owned()))
     }
 
     /// Removes what git commands of a sandbox that died have left locked.

@@ -78,3 +78,32 @@ async fn a_host_that_is_killed_while_a_repository_comes_in_has_all_of_it_or_noth
     assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle);
     Ok(())
 }
+
+/// A restored backup without the sandboxes' files, or files that were set aside as damaged.
+#[tokio::test]
+async fn work_that_was_pushed_is_there_again_where_the_files_of_its_workspace_are_lost() -> Result<()> {
+    let turns = script(&[&shell("echo first > first.txt"), END, &shell("ls; echo second > second.txt"), END]);
+    let (mut host, session) = Host::with_session(turns).await?;
+    host.client.prompt(session, "one").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    assert!(events.iter().any(|event| matches!(event.body, EventBody::PullRequestOpened { .. })), "{events:#?}");
+    host.stop()?;
+    for folder in std::fs::read_dir(host.data().join("store/sandboxes"))? {
+        std::fs::remove_dir_all(folder?.path())?;
+    }
+    host.launch().await?;
+    host.client.prompt(session, "two").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let told = events.iter().any(|event| match &event.body {
+        EventBody::Notice { text } => text.contains("the workspace's earlier files were not found"),
+        _ => false,
+    });
+    assert!(told, "people must know: {events:#?}");
+    let bare = host.data().join("repositories/demo.git");
+    let branch = host.client.session(session).await?.branch;
+    let files = git(&bare, &["ls-tree", "--name-only", &branch])?;
+    assert_eq!(files.lines().collect::<Vec<_>>(), ["a", "first.txt", "second.txt"], "{events:#?}");
+    let commits = git(&bare, &["rev-list", "--count", &format!("main..{branch}")])?;
+    assert_eq!(commits.trim(), "2", "both turns are in the pull request");
+    Ok(())
+}

@@ -32,6 +32,8 @@ pub struct HostOptions {
     pub policy: Option<String>,
     /// More arguments of `ostler up`.
     pub arguments: Vec<String>,
+    /// Whether its standard error is a disk without room.
+    pub full_stderr: bool,
     /// More variables of its environment.
     pub environment: Vec<(String, String)>,
 }
@@ -155,7 +157,10 @@ impl Host {
         if let Some(point) = self.fault_point.take() {
             command.env(ostler_sandbox::fault::VARIABLE, point);
         }
-        let log = fs::File::create(self.folder.path().join("up.log"))?;
+        let log = match self.options.full_stderr {
+            true => fs::File::options().write(true).open("/dev/full")?,
+            false => fs::File::create(self.folder.path().join("up.log"))?,
+        };
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().context("start `ostler up`")?;
         let stdout = child.stdout.take().context("the host's output")?;
         self.child = Some(child);

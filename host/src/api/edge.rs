@@ -6,8 +6,8 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::FutureExt;
@@ -16,7 +16,7 @@ use tracing::Instrument;
 use ulid::Ulid;
 
 use super::ApiFailure;
-use crate::telemetry::chain;
+use crate::telemetry::{chain, label, metrics, seconds};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -26,6 +26,7 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
     let id = format!("req_{}", Ulid::generate().to_string().to_ascii_lowercase());
     let git = request.uri().path().starts_with("/git/");
     let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let (method, route) = (method_word(request.method()), route(&request));
     let started = Instant::now();
     async {
         let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
@@ -34,6 +35,7 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
         };
         let mut response = shape(response, &id, git);
         log(&response, started);
+        measure(method, route, &response, started);
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(&id) {
             headers.insert(REQUEST_ID, value);
@@ -44,6 +46,32 @@ pub(super) async fn wrap(request: Request, next: Next) -> Response {
     }
     .instrument(span)
     .await
+}
+
+/// The route of a request as it is documented; one word for everything that is none, because clients make paths up.
+fn route(request: &Request) -> String {
+    request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned())
+}
+
+fn method_word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "_OTHER",
+    }
+}
+
+fn measure(method: &'static str, route: String, response: &Response, started: Instant) {
+    let labels = [
+        label("http.request.method", method),
+        label("http.route", route),
+        label("http.response.status_code", i64::from(response.status().as_u16())),
+    ];
+    metrics().http_duration.record(seconds(started.elapsed()), &labels);
 }
 
 /// Gives an error response its body with the request's id. The forge speaks to git in its own words.

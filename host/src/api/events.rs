@@ -30,6 +30,7 @@ use super::document::{examples, failures};
 use super::extract::{PathText, QueryOf, parse};
 use super::feed::{Feed, Frame};
 use super::{ApiFailure, ApiState};
+use crate::telemetry::metrics;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -145,14 +146,27 @@ fn accepted(headers: &HeaderMap) -> Format {
 }
 
 /// A place for one more stream, given back when the stream ends.
-fn place(state: &ApiState) -> Result<OwnedSemaphorePermit, ApiFailure> {
-    Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
+fn place(state: &ApiState) -> Result<Place, ApiFailure> {
+    let permit = Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
         let message = format!("{} streams of events are open already", state.limits.streams);
         ApiFailure::new(ErrorCode::Overloaded, message).with_hint("close one, or read pages with `format=json`")
-    })
+    })?;
+    metrics().event_streams.add(1, &[]);
+    Ok(Place { _permit: permit })
 }
 
-fn stream_of(feed: Feed, place: OwnedSemaphorePermit, state: &ApiState) -> Response {
+/// The place of an open stream.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        metrics().event_streams.add(-1, &[]);
+    }
+}
+
+fn stream_of(feed: Feed, place: Place, state: &ApiState) -> Response {
     let alive = KeepAlive::new().interval(state.limits.heartbeat).text("alive");
     let mut response = Sse::new(frames(feed, place)).keep_alive(alive).into_response();
     // Proxies that buffer would hold back what should be seen live.
@@ -160,7 +174,7 @@ fn stream_of(feed: Feed, place: OwnedSemaphorePermit, state: &ApiState) -> Respo
     response
 }
 
-fn frames(feed: Feed, place: OwnedSemaphorePermit) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+fn frames(feed: Feed, place: Place) -> impl Stream<Item = Result<SseEvent, Infallible>> {
     stream::unfold((feed, place), |(mut feed, place)| async move {
         let frame = feed.next().await?;
         let event = match &frame {

@@ -2,7 +2,7 @@
 //!
 //! Differs from a reader's in what two tests at the same time would fight over: `ostler up` takes a free port, the
 //! host's data and the announcement of its address are in a temporary folder. A server of models is there, as the
-//! pages ask for: its address in `OPENAI_BASE_URL`, its model's name in `MODEL`.
+//! pages ask for: its address in `OPENAI_BASE_URL`, its model, with its provider, in `MODEL`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -50,7 +50,7 @@ impl Terminal {
         furnish(folder.path())?;
         let models = ModelServer::playing(CONVERSATION).await?;
         let mut command = shell(folder.path());
-        command.env("OPENAI_BASE_URL", models.openai_url()).env("MODEL", "stand-in");
+        command.env("OPENAI_BASE_URL", models.openai_url()).env("MODEL", "openai/stand-in");
         let mut shell = command.spawn().context("start bash")?;
         let input = shell.stdin.take().context("the shell's input")?;
         let output = BufReader::new(shell.stdout.take().context("the shell's output")?).lines();

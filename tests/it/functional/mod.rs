@@ -9,4 +9,5 @@ mod models;
 mod pull_request;
 mod stop;
 mod stream;
+mod telemetry;
 mod tools;

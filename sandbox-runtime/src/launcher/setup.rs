@@ -190,7 +190,7 @@ fn tag(state: &Path) -> Result<String, Failure> {
 }
 
 /// A sealed copy of the guest, so that what runs as PID 1 cannot be changed by anyone.
-fn seal(program: &[u8]) -> Result<OwnedFd, Failure> {
+pub(crate) fn seal(program: &[u8]) -> Result<OwnedFd, Failure> {
     let shown = || format!("{} bytes", program.len());
     if !program.starts_with(b"\x7fELF") {
         return Err(failure(FailureKind::Invalid, "seal guest", "the guest is no ELF program"));

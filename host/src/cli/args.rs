@@ -80,6 +80,13 @@ pub(super) enum Command {
     Plugins(Plugins),
     /// Show and check the configuration of the host
     Config(Config),
+    /// Check this machine and the host that runs on it, and say what to do
+    ///
+    /// Needs neither root nor a host, and changes nothing. What it cannot look at is skipped and says why. With flags of
+    /// `ostler up`: what would hold with them. Ends with 8 when something failed.
+    Doctor(Doctor),
+    #[command(hide = true)]
+    InternalProbe(InternalProbe),
     #[command(hide = true)]
     InternalLauncher(InternalLauncher),
 }
@@ -284,6 +291,29 @@ pub(super) enum ConfigCommand {
     },
     /// Print the JSON Schema of the file, for editors
     Schema,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+
+    /// Ask no provider of models
+    #[arg(long)]
+    pub offline: bool,
+
+    #[command(flatten)]
+    pub file: ConfigFile,
+
+    #[command(flatten)]
+    pub settings: Box<SettingFlags>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InternalProbe {
+    /// What is to be tried as JSON
+    pub plan: String,
 }
 
 #[derive(Debug, Args)]

@@ -177,6 +177,12 @@ pub enum CliError {
         /// Why.
         source: crate::plugins::ComponentizeError,
     },
+    /// `doctor` found something that must be repaired.
+    #[error("{failed} {} failed", if *.failed == 1 { "check" } else { "checks" })]
+    Unwell {
+        /// How many checks failed.
+        failed: usize,
+    },
     /// The output was closed by its reader.
     #[error("the output was closed")]
     OutputClosed,
@@ -212,7 +218,7 @@ impl CliError {
                 exit::ENVIRONMENT
             }
             Self::Config(ConfigError::Read { .. }) => exit::ENVIRONMENT,
-            Self::File { .. } | Self::Output(_) | Self::Runtime { .. } => exit::ENVIRONMENT,
+            Self::File { .. } | Self::Output(_) | Self::Runtime { .. } | Self::Unwell { .. } => exit::ENVIRONMENT,
             Self::Launcher { .. } | Self::Images { .. } | Self::Componentize { .. } => exit::ENVIRONMENT,
             Self::Answer { .. } | Self::Telemetry(_) | Self::Config(ConfigError::Table { .. }) => exit::INTERNAL,
         }

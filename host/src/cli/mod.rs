@@ -13,6 +13,7 @@ mod settings;
 
 mod attach;
 mod config;
+mod doctor;
 mod images;
 mod internal;
 mod plugins;
@@ -67,9 +68,11 @@ fn dispatch(arguments: Arguments, printer: &mut Printer) -> Result<(), CliError>
         // These start before any thread exists, because the launcher must.
         Command::Up(up) => up::execute(up, printer),
         Command::InternalLauncher(launcher) => internal::launcher(launcher),
+        Command::InternalProbe(probe) => internal::probe(&probe),
         Command::Images(images) => images::execute(images, printer),
         Command::Plugins(plugins) => plugins::execute(plugins),
         Command::Config(config) => config::execute(config, printer),
+        Command::Doctor(doctor) => doctor::execute(doctor, printer),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -92,7 +95,7 @@ async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Re
         Command::Events(events) => sessions::events(events, &client, printer).await,
         Command::Pr(pull) => pulls::execute(pull, &client, printer).await,
         Command::Repositories(list) => sessions::repositories(list, &client, printer).await,
-        Command::Up(_) | Command::InternalLauncher(_) => Ok(()),
+        Command::Up(_) | Command::InternalLauncher(_) | Command::InternalProbe(_) | Command::Doctor(_) => Ok(()),
         Command::Images(_) | Command::Plugins(_) | Command::Config(_) => Ok(()),
     }
 }

@@ -11,15 +11,16 @@ use super::error::StoreError;
 pub(super) fn open(path: &Path, known: i64, schema: &str) -> Result<Connection, StoreError> {
     let error = |source| StoreError::Open { path: path.to_owned(), source };
     let connection = Connection::open(path).map_err(error)?;
-    connection
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
-        .map_err(error)?;
+    connection.execute_batch("PRAGMA busy_timeout = 5000;").map_err(error)?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(error)?;
-    match found {
+    if found > known {
+        // Before anything is set that is kept in the file.
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").map_err(error)?;
+    if found == 0 {
         // The schema and its version are one transaction: a file is either new or whole.
-        0 => connection.execute_batch(&format!("BEGIN; {schema} COMMIT;")).map_err(error)?,
-        found if found > known => return Err(StoreError::Newer { path: path.to_owned(), found, known }),
-        _ => {}
+        connection.execute_batch(&format!("BEGIN; {schema} COMMIT;")).map_err(error)?;
     }
     Ok(connection)
 }

@@ -14,7 +14,7 @@ use super::threads::Thread;
 use super::{database, pulls};
 
 /// Format of the index, in `PRAGMA user_version`.
-const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 1;
 
 const SCHEMA: &str = "
 CREATE TABLE session (

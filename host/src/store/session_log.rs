@@ -11,7 +11,7 @@ use super::error::StoreError;
 use super::threads::Shards;
 
 /// Format of a session's file, in `PRAGMA user_version`.
-const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 1;
 
 /// Open files per thread; the least recently used one is closed beyond that.
 const OPEN_FILES: usize = 128;

@@ -39,6 +39,9 @@ use crate::store::StoreError;
 
 pub(crate) use setup::seal;
 
+/// Name of the launcher's lock in its directory; it holds the process number of its holder.
+pub const LOCK: &str = "launcher.lock";
+
 /// First host uid and gid of the first sandbox, where the configuration says nothing else.
 pub(crate) const UID_FIRST: u32 = 0x7000_0000;
 

@@ -55,8 +55,7 @@ pub enum Attempt {
 
 impl Attempt {
     /// All, in the order in which they are tried.
-    pub const ALL: [Self; 6] =
-        [Self::Namespaces, Self::Door, Self::Overlay, Self::Limits, Self::Seccomp, Self::Guest];
+    pub const ALL: [Self; 6] = [Self::Namespaces, Self::Door, Self::Overlay, Self::Limits, Self::Seccomp, Self::Guest];
 
     /// Whether only root can try it.
     #[must_use]

@@ -97,6 +97,13 @@ fn step(operation: &str) -> Step {
     }
 }
 
+/// Steps that more than one attempt begins with, as the launcher names them.
+const UNSHARE: &str = "unshare";
+const MAP_IDS: &str = "write id map";
+
+const ALLOW_IDS: &str = "run the host where root may use all uids: on the machine itself or in a virtual machine, not in a user \
+                         namespace such as that of a rootless container";
+
 const OTHER_DISK: &str = "put the data folder on ext4, xfs or btrfs (`--data`, or `data` in the section [host])";
 
 fn overlay(tried: &Tried) -> Finding {
@@ -108,7 +115,14 @@ fn overlay(tried: &Tried) -> Finding {
         }
         Tried::Refused(failure) => match step(&failure.op) {
             Step::Overlay => Finding::failed(failure.to_string(), OTHER_DISK),
-            Step::IdMap | Step::Before => Finding::skipped(format!("not reached: {failure}")),
+            Step::IdMap => Finding::skipped(format!("not reached: {failure}")),
+            // The check of namespaces tells it.
+            Step::Before if failure.op == UNSHARE => Finding::skipped(format!("not reached: {failure}")),
+            Step::Before if failure.op == MAP_IDS => Finding::failed(failure.to_string(), ALLOW_IDS),
+            Step::Before => Finding::failed(
+                failure.to_string(),
+                "make the data folder's disk writable for root, or choose another (`--data`)",
+            ),
         },
     }
 }
@@ -132,9 +146,8 @@ fn nftables(tried: &Tried) -> Finding {
     match tried {
         Tried::Works => Finding::ok("the rules of a sandbox's door are accepted"),
         Tried::Not(why) => Finding::skipped(why),
-        Tried::Refused(failure) if failure.op == "unshare" || failure.op == "write id map" => {
-            Finding::skipped(format!("not reached: {failure}"))
-        }
+        Tried::Refused(failure) if failure.op == UNSHARE => Finding::skipped(format!("not reached: {failure}")),
+        Tried::Refused(failure) if failure.op == MAP_IDS => Finding::failed(failure.to_string(), ALLOW_IDS),
         Tried::Refused(failure) => Finding::failed(
             failure.to_string(),
             "modprobe -a nf_tables nft_chain_nat nft_redir nft_reject_inet nft_ct, or use a kernel with \
@@ -179,7 +192,7 @@ fn descriptors(refused: bool) -> Finding {
 #[cfg(test)]
 pub(super) fn examples() -> Vec<Check> {
     use super::tests::{not_root, refused};
-    let errors = ["unshare", "map ids of layer", "mount overlay"].map(|op| refused(op, 22));
+    let errors = [UNSHARE, MAP_IDS, "make directory", "map ids of layer", "mount overlay"].map(|op| refused(op, 22));
     let mut all: Vec<Check> =
         ["6.18.44", "6.0.3", "unknown"].map(|release| version(release).of("kernel.version")).into();
     for (tried, most) in [
@@ -195,7 +208,8 @@ pub(super) fn examples() -> Vec<Check> {
         all.push(overlay(tried).of("kernel.overlay"));
         all.push(idmapped(tried).of("kernel.idmapped_mounts"));
     }
-    for tried in [Tried::Works, not_root(), refused("unshare", 1), refused("install door rules", 2)] {
+    for tried in [Tried::Works, not_root(), refused(UNSHARE, 1), refused(MAP_IDS, 1), refused("install door rules", 2)]
+    {
         all.push(nftables(&tried).of("kernel.nftables"));
     }
     let silent = || Tried::Not("the probe did not say".into());

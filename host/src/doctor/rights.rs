@@ -37,9 +37,9 @@ pub(super) fn examine(looker: Looker) -> Vec<Check> {
 
 fn root(looker: Looker) -> Finding {
     match looker {
-        Looker::Root => Finding::ok("root: everything can be looked at, and a host can be started"),
+        Looker::Root => Finding::ok("yes: everything can be looked at, and a host can be started"),
         Looker::Another => Finding::warning(
-            "not root: what only root can look at is skipped, and `ostler up` needs root",
+            "no: what only root can look at is skipped, and `ostler up` needs root",
             "sudo ostler doctor",
         ),
     }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod command_line;
 mod configuration;
+mod doctor;
 mod identity;
 mod models;
 mod pull_request;

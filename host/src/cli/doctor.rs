@@ -32,7 +32,8 @@ pub(super) fn execute(doctor: Doctor, printer: &mut Printer) -> Result<(), CliEr
     if doctor.json {
         printer.json(&report)?;
     } else {
-        let columns = terminal_size::terminal_size().map_or(WIDTH, |(columns, _)| usize::from(columns.0));
+        let columns =
+            terminal_size::terminal_size_of(std::io::stdout()).map_or(WIDTH, |(columns, _)| usize::from(columns.0));
         printer.data(&render(&report, columns, printer.paint))?;
     }
     match report.summary.failed {

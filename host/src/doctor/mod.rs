@@ -72,16 +72,17 @@ pub async fn examine(inputs: Inputs) -> Report {
         checks.extend(without_configuration());
     }
     let limits = chosen.map(|chosen| limits(&chosen.host));
-    let place = chosen.map_or_else(std::env::temp_dir, |chosen| existing(chosen.layout.data()).to_owned());
+    let data = chosen.map_or_else(std::env::temp_dir, |chosen| chosen.layout.data().to_owned());
     let listen = chosen.map(|chosen| chosen.host.listen);
     let (tried, rights, programs, host, files, models) = tokio::join!(
-        within(&["kernel.", "control_groups."], async {
+        within(PATIENCE, &["kernel.", "control_groups."], async {
+            let place = tokio::task::spawn_blocking(move || existing(&data).to_owned()).await.unwrap_or_default();
             let attempts = probe::examine(&program, place, limits, looker).await;
             blocking(move || of_kernel(&attempts)).await
         }),
-        within(&["rights."], blocking(move || rights::examine(looker))),
-        within(&["programs."], programs::examine()),
-        within(&["host."], host::examine(listen, looker)),
+        within(PATIENCE, &["rights."], blocking(move || rights::examine(looker))),
+        within(PATIENCE, &["programs."], programs::examine()),
+        within(PATIENCE, &["host."], host::examine(listen, looker)),
         of_files(chosen, looker),
         of_models(chosen, &program, network, looker),
     );
@@ -115,17 +116,21 @@ async fn of_files(chosen: Option<&Chosen>, looker: Looker) -> Vec<Check> {
     let (layout, image) = (chosen.layout.clone(), chosen.host.image.clone());
     let (disk, data, images) = (layout.clone(), layout.clone(), layout);
     let (disk, data, images, plugins) = tokio::join!(
-        within(&["disk."], blocking(move || disk::examine(disk.data()))),
-        within(&["data."], blocking(move || data::examine(&data, looker))),
-        within(&["images."], blocking(move || images::examine(&images.store(), images.data(), &image, looker))),
-        within(&["plugins."], plugins::examine(&chosen.host.plugins, looker)),
+        within(PATIENCE, &["disk."], blocking(move || disk::examine(disk.data()))),
+        within(PATIENCE, &["data."], blocking(move || data::examine(&data, looker))),
+        within(
+            PATIENCE,
+            &["images."],
+            blocking(move || images::examine(&images.store(), images.data(), &image, looker))
+        ),
+        within(PATIENCE, &["plugins."], plugins::examine(&chosen.host.plugins, looker)),
     );
     [disk, data, images, plugins].concat()
 }
 
 /// Models, and the clock, which is compared with theirs.
 async fn of_models(chosen: Option<&Chosen>, program: &std::path::Path, network: Network, looker: Looker) -> Vec<Check> {
-    within(&["models.", "clock."], async {
+    within(PATIENCE, &["models.", "clock."], async {
         let (mut checks, answers) = match chosen {
             Some(chosen) => models::examine(chosen, network, looker).await,
             None => (Vec::new(), Vec::new()),
@@ -150,8 +155,8 @@ async fn blocking(work: impl FnOnce() -> Vec<Check> + Send + 'static) -> Vec<Che
 }
 
 /// The checks of some groups, or that they took too long: a disk that does not answer must not hold up the rest.
-async fn within(groups: &[&str], work: impl Future<Output = Vec<Check>>) -> Vec<Check> {
-    match tokio::time::timeout(PATIENCE, work).await {
+async fn within(patience: Duration, groups: &[&str], work: impl Future<Output = Vec<Check>>) -> Vec<Check> {
+    match tokio::time::timeout(patience, work).await {
         Ok(checks) => checks,
         Err(_) => {
             let of = |entry: &&Entry| groups.iter().any(|group| entry.id.starts_with(group));

@@ -116,3 +116,12 @@ fn page() -> String {
 fn the_generated_page_of_the_doctor_shows_every_finding() {
     crate::pages::assert_current("reference/doctor.md", &page());
 }
+
+#[tokio::test]
+async fn what_hangs_is_told_and_holds_up_nothing() {
+    let work = std::future::pending::<Vec<Check>>();
+    let found = super::within(std::time::Duration::ZERO, &["disk."], work).await;
+    let ids: Vec<&str> = found.iter().map(|check| check.id).collect();
+    assert_eq!(ids, ["disk.path", "disk.file_system", "disk.space", "disk.inodes"]);
+    assert!(found.iter().all(|check| check.state == State::Failed && check.found == too_long().found));
+}

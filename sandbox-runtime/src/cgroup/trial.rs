@@ -122,3 +122,21 @@ pub fn summary() -> std::io::Result<Summary> {
     };
     Ok(Summary { kind, missing: CONTROLLERS.into_iter().filter(|controller| !found.has(controller)).collect() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_trial_switched_on_is_switched_off_again() {
+        for (given, left) in [(vec![], "-memory"), (vec!["memory".to_owned()], "memory")] {
+            let root = tempfile::tempdir().unwrap();
+            let table = format!("31 30 0:26 / {} rw - cgroup2 none rw\n", root.path().display());
+            let file = root.path().join("cgroup.subtree_control");
+            fs::write(&file, "memory").unwrap();
+            Trial { cgroups: Cgroups::from_mountinfo("t", &table), given }.undo().unwrap();
+            // A fake file keeps what was written over its beginning.
+            assert!(fs::read_to_string(&file).unwrap().starts_with(left));
+        }
+    }
+}

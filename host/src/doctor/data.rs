@@ -138,7 +138,7 @@ fn lost_finding(lost: &Path, count: std::io::Result<usize>) -> Finding {
     match count {
         Ok(0) => Finding::ok("nothing"),
         Ok(count) => Finding::warning(
-            format!("files of {count} sandboxes whose record is damaged"),
+            format!("files of {count} {} whose record is damaged", if count == 1 { "sandbox" } else { "sandboxes" }),
             format!("look at {} for what is worth keeping, then remove it", lost.display()),
         ),
         Err(error) if error.kind() == ErrorKind::NotFound => Finding::ok("nothing"),
@@ -196,7 +196,7 @@ pub(super) fn examples() -> Vec<Check> {
         all.push(launcher_finding(host, launcher).of("data.launcher"));
     }
     let lost = data.join("store/lost");
-    for count in [Ok(0), Ok(2), Err(denied())] {
+    for count in [Ok(0), Ok(1), Ok(2), Err(denied())] {
         all.push(lost_finding(&lost, count).of("data.lost"));
     }
     let path = data.join("token");

@@ -229,10 +229,38 @@ fn a_data_folder_that_is_closed_open_to_others_or_incomplete_is_told() -> Result
     report.has("disk.path", "Failed", &format!("chmod o+x {}", machine.folder.path().display()));
     report.has("data.folder", "Failed", "chmod u+wx");
     report.has("data.token", "Failed", "mode 0644");
-    report.has("data.lost", "Warning", "files of 1 sandboxes");
+    report.has("data.lost", "Warning", "files of 1 sandbox ");
     report.has("images.present", "Failed", "ostler images import ROOTFS.tar --name base");
     report.has("plugins.load", "Failed", "nothing");
     report.has("models.default", "Failed", "no model was chosen");
+    Ok(())
+}
+
+#[test]
+fn a_key_is_never_shown_and_a_file_of_one_is_judged_by_who_may_read_it() -> Result<()> {
+    const CANARY: &str = "sk-canary-4711";
+    let machine = Machine::new()?;
+    let key = machine.path("key");
+    fs::write(&key, CANARY)?;
+    let config = format!("[providers.anthropic]\napi_key_file = \"{}\"\n", key.display());
+    fs::write(machine.path("config.toml"), config)?;
+    let arguments = ["--model", "anthropic/m", "--offline"];
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    for (mode, less, state, words) in [
+        (0o600, &[][..], "OK", "from the file"),
+        (0o644, &[], "Failed", "chmod 600"),
+        (0o600, &nobody, "Skipped", "denied"),
+    ] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode))?;
+        let report = machine.doctor(with_less(&machine, less)?, &arguments)?;
+        report.has("models.key", state, words);
+        report.has("models.default", if state == "OK" { "OK" } else { "Skipped" }, "");
+        assert!(!report.document.to_string().contains("canary"), "{:#}", report.document);
+    }
+    let mut bare = Command::new("env");
+    bare.args(["SSL_CERT_DIR=/nonexistent", "SSL_CERT_FILE=/nonexistent"]).arg(ostler_tests::host::binary()?);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    machine.doctor(bare, &arguments)?.has("models.certificates", "Failed", "ca-certificates");
     Ok(())
 }
 

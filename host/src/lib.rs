@@ -10,10 +10,11 @@
 //! ```
 //!
 //! Layers, lower never imports higher: `config, http, sse, telemetry` ‹ `store, forge, plugins` ‹ `workspace, agent, door`
-//! ‹ `session` ‹ `api` ‹ `cli, app`.
+//! ‹ `session` ‹ `api` ‹ `cli, app, doctor`.
 
 pub mod app;
 pub mod cli;
+pub mod doctor;
 
 pub mod api;
 

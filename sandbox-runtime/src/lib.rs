@@ -13,6 +13,7 @@ pub mod client;
 pub mod fault;
 pub mod guest_image;
 pub mod launcher;
+pub mod probe;
 pub mod store;
 pub mod terminal;
 

@@ -135,16 +135,16 @@ pub(crate) fn forget_inheritance() -> Result<(), Errno> {
 }
 
 /// Lets a Unix socket take no descriptors, where the kernel can (6.16). Who sends one chooses how long it takes to close it
-/// (`SO_LINGER`), and the launcher has one thread. Elsewhere nothing changes.
-pub(crate) fn refuse_descriptors(socket: &OwnedFd) {
+/// (`SO_LINGER`), and the launcher has one thread. Elsewhere nothing changes. Returns whether the kernel can.
+pub(crate) fn refuse_descriptors(socket: &OwnedFd) -> bool {
     // From the kernel's `uapi/asm-generic/socket.h`.
     const SO_PASSRIGHTS: libc::c_int = 83;
     let off: libc::c_int = 0;
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the option's value and its size belong together and outlive the call.
-    unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), size);
-    }
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), size) };
+    result == 0
 }
 
 /// The errno of the last failed C library call.

@@ -26,13 +26,13 @@ const MAX_SOCKET_PATH: usize = 107;
 
 /// The folders of one host.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     data: PathBuf,
 }
 
 impl Layout {
     /// Looks at a data folder without making anything.
-    pub(super) fn at(data: &Path) -> Result<Self, AppError> {
+    pub(crate) fn at(data: &Path) -> Result<Self, AppError> {
         let data = std::path::absolute(data).map_err(|error| {
             AppError::new(format!("`{}` is no path", data.display()), "give --data a folder").because(error)
         })?;
@@ -71,36 +71,26 @@ impl Layout {
 
     /// The host's user must be able to walk to the data folder.
     fn reachable(&self) -> Result<(), AppError> {
-        for folder in self.data.ancestors() {
-            let metadata = fs::metadata(folder).map_err(|error| {
-                let message = format!("cannot look at {}", folder.display());
-                AppError::new(message, "check the path given to --data").because(error)
-            })?;
-            if metadata.mode() & 0o001 == 0 {
-                let message = format!(
-                    "the host's user `{}` cannot reach {}: {} is closed to it",
-                    super::privileges::USER,
-                    self.data.display(),
-                    folder.display()
-                );
-                return Err(AppError::new(
-                    message,
-                    format!("chmod o+x {}, or choose another --data", folder.display()),
-                ));
-            }
-        }
-        Ok(())
+        let closed = closed_to_others(&self.data).map_err(|error| {
+            let message = format!("cannot look at {}", self.data.display());
+            AppError::new(message, "check the path given to --data").because(error)
+        })?;
+        closed.map_or(Ok(()), |folder| {
+            let (user, data) = (super::privileges::USER, self.data.display());
+            let message = format!("the host's user `{user}` cannot reach {data}: {} is closed to it", folder.display());
+            Err(AppError::new(message, format!("chmod o+x {}, or choose another --data", folder.display())))
+        })
     }
 
-    pub(super) fn data(&self) -> &Path {
+    pub(crate) fn data(&self) -> &Path {
         &self.data
     }
 
-    pub(super) fn token(&self) -> PathBuf {
+    pub(crate) fn token(&self) -> PathBuf {
         self.data.join(TOKEN_FILE)
     }
 
-    pub(super) fn sessions(&self) -> PathBuf {
+    pub(crate) fn sessions(&self) -> PathBuf {
         self.data.join("sessions")
     }
 
@@ -112,23 +102,23 @@ impl Layout {
         self.data.join("index")
     }
 
-    pub(super) fn index(&self) -> PathBuf {
+    pub(crate) fn index(&self) -> PathBuf {
         self.index_folder().join("index.db")
     }
 
-    pub(super) fn blobs(&self) -> PathBuf {
+    pub(crate) fn blobs(&self) -> PathBuf {
         self.data.join("blobs")
     }
 
-    pub(super) fn repositories(&self) -> PathBuf {
+    pub(crate) fn repositories(&self) -> PathBuf {
         self.data.join("repositories")
     }
 
-    pub(super) fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         store(&self.data)
     }
 
-    pub(super) fn launcher_state(&self) -> PathBuf {
+    pub(crate) fn launcher_state(&self) -> PathBuf {
         self.data.join("launcher")
     }
 
@@ -144,9 +134,24 @@ impl Layout {
         self.run().join("launcher.sock")
     }
 
-    pub(super) fn lock(&self) -> PathBuf {
+    /// The launcher's own lock.
+    pub(crate) fn launcher_lock(&self) -> PathBuf {
+        self.launcher_state().join(ostler_sandbox::launcher::LOCK)
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
         self.launcher_state().join("host.lock")
     }
+}
+
+/// The first folder, from `path` upwards, that only its owner and group may walk through.
+pub(crate) fn closed_to_others(path: &Path) -> std::io::Result<Option<&Path>> {
+    for folder in path.ancestors() {
+        if fs::metadata(folder)?.mode() & 0o001 == 0 {
+            return Ok(Some(folder));
+        }
+    }
+    Ok(None)
 }
 
 /// The image store of a data folder.

@@ -23,13 +23,15 @@ use ostler_sandbox::launcher::LauncherConfig;
 use ostler_sandbox::store::Store;
 use rustix::fs::{FlockOperation, flock};
 
-use self::layout::Layout;
 use self::parts::Start;
-use self::privileges::User;
 use crate::config::HostConfig;
+use crate::store::{StoreError, check_formats};
 
 pub use error::AppError;
 pub use layout::store;
+pub(crate) use layout::{Layout, closed_to_others};
+pub(crate) use models::{models, needs_key};
+pub(crate) use privileges::{USER, User, find, is_root};
 
 /// Time that the launcher may take to listen.
 const LAUNCHER_START: Duration = Duration::from_secs(20);
@@ -41,13 +43,14 @@ const LAUNCHER_START: Duration = Duration::from_secs(20);
 /// # Errors
 /// When something that it needs is missing or a part fails; what it made until then is ended again.
 pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> {
-    if !privileges::is_root() {
+    if !is_root() {
         let message = "the host needs root: it makes sandboxes (namespaces, mounts, control groups)";
         return Err(AppError::new(message, "start it as root; everything but its launcher then runs as `ostler`"));
     }
     privileges::raise_limits();
     let layout = Layout::at(&config.data)?;
-    let models = models::models(&config)?;
+    known_formats(&layout)?;
+    let models = models(&config)?;
     let listener = bind(&config)?;
     let image = Store::at(&layout.store()).resolve(&config.image).map_err(|error| {
         let hint = format!(
@@ -86,6 +89,19 @@ fn run(
         AppError::new("the runtime cannot start", "check the limits on processes and descriptors").because(error)
     })?;
     runtime.block_on(parts::serve(config, layout, start, announce, ready))
+}
+
+/// A data folder of a newer version is refused before anything in it is changed.
+fn known_formats(layout: &Layout) -> Result<(), AppError> {
+    check_formats(&layout.index(), &layout.sessions()).map(drop).map_err(|error| {
+        let hint = match &error {
+            StoreError::Newer { .. } => {
+                "a newer ostler wrote it: start that one, or choose another --data; nothing was changed"
+            }
+            _ => "check the data folder's permissions and its disk; nothing was changed",
+        };
+        AppError::new(crate::telemetry::chain(&error), hint)
+    })
 }
 
 fn bind(config: &HostConfig) -> Result<TcpListener, AppError> {
@@ -129,7 +145,9 @@ fn lock(layout: &Layout) -> Result<File, AppError> {
 fn start_launcher(layout: &Layout, user: User) -> Result<Spawned, AppError> {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         let message = format!("the launcher does not start: {}", crate::telemetry::chain(error));
-        AppError::new(message, format!("its log is {}", layout.launcher_log().display())).code(ErrorCode::SandboxFailed)
+        let hint =
+            format!("its log is {}; `ostler doctor` tells what this machine lacks", layout.launcher_log().display());
+        AppError::new(message, hint).code(ErrorCode::SandboxFailed)
     };
     let mut config = LauncherConfig::new(layout.store(), layout.launcher_state(), layout.launcher_socket());
     config.host_uid = user.uid;

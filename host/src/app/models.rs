@@ -13,7 +13,7 @@ use crate::telemetry::chain;
 const SCRIPTED: &str = "scripted";
 
 /// The models, with the default one checked as far as that is possible without asking anybody.
-pub(super) fn models(config: &HostConfig) -> Result<Models, AppError> {
+pub(crate) fn models(config: &HostConfig) -> Result<Models, AppError> {
     let scripted = config.script.is_some().then(|| scripted(config)).transpose()?;
     let default = default(config, scripted.as_ref())?;
     let mut models = Models::new(Some(default.clone()));
@@ -74,7 +74,7 @@ fn default(config: &HostConfig, scripted: Option<&ScriptedModel>) -> Result<Stri
 }
 
 /// The vendors' own services are never asked without a key; a server of one's own may want none.
-fn needs_key(provider: &str, settings: &ProviderSettings) -> Result<(), AppError> {
+pub(crate) fn needs_key(provider: &str, settings: &ProviderSettings) -> Result<(), AppError> {
     let (own, variable) = match settings.kind {
         ProviderKind::Anthropic => (ProviderSettings::ANTHROPIC, env::ANTHROPIC_API_KEY),
         ProviderKind::OpenAi => (ProviderSettings::OPENAI, env::OPENAI_API_KEY),

@@ -9,17 +9,17 @@ use rustix::process::{Gid, Uid};
 use super::error::AppError;
 
 /// Name of the system user of the host.
-pub(super) const USER: &str = "ostler";
+pub(crate) const USER: &str = "ostler";
 
 /// A user of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct User {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 /// Whether this process is root.
-pub(super) fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -61,7 +61,8 @@ pub(super) fn host_user() -> Result<User, AppError> {
     }
 }
 
-fn find(name: &str) -> Result<Option<User>, AppError> {
+/// The user of this name, unless it is root.
+pub(crate) fn find(name: &str) -> Result<Option<User>, AppError> {
     let table = std::fs::read_to_string("/etc/passwd")
         .map_err(|error| AppError::new("the system's users cannot be read", "check /etc/passwd").because(error))?;
     Ok(parse(&table, name))

@@ -104,6 +104,13 @@ pub(super) enum Command {
     Completions(Completions),
     /// Print the page for `man`, or write those of all commands into a folder
     Man(Man),
+    /// Check this machine and the host that runs on it, and say what to do
+    ///
+    /// Needs neither root nor a host, and changes nothing. What it cannot look at is skipped and says why. With flags of
+    /// `ostler up`: what would hold with them. Ends with 8 when something failed.
+    Doctor(Doctor),
+    #[command(hide = true)]
+    InternalProbe(InternalProbe),
     #[command(hide = true)]
     InternalLauncher(InternalLauncher),
 }
@@ -427,6 +434,29 @@ pub(super) struct Man {
     /// Write the page of every command into this folder
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+
+    /// Ask no provider of models
+    #[arg(long)]
+    pub offline: bool,
+
+    #[command(flatten)]
+    pub file: ConfigFile,
+
+    #[command(flatten)]
+    pub settings: Box<SettingFlags>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InternalProbe {
+    /// What is to be tried as JSON
+    pub plan: String,
 }
 
 #[derive(Debug, Args)]

@@ -212,6 +212,12 @@ pub enum CliError {
         #[source]
         source: io::Error,
     },
+    /// `doctor` found something that must be repaired.
+    #[error("{failed} {} failed", if *.failed == 1 { "check" } else { "checks" })]
+    Unwell {
+        /// How many checks failed.
+        failed: usize,
+    },
     /// The output was closed by its reader.
     #[error("the output was closed")]
     OutputClosed,
@@ -250,7 +256,8 @@ impl CliError {
                 exit::ENVIRONMENT
             }
             Self::Config(ConfigError::Read { .. }) => exit::ENVIRONMENT,
-            Self::File { .. } | Self::Output(_) | Self::Runtime { .. } | Self::Terminal { .. } => exit::ENVIRONMENT,
+            Self::File { .. } | Self::Output(_) | Self::Runtime { .. } => exit::ENVIRONMENT,
+            Self::Terminal { .. } | Self::Unwell { .. } => exit::ENVIRONMENT,
             Self::Launcher { .. } | Self::Images { .. } | Self::Componentize { .. } => exit::ENVIRONMENT,
             Self::Answer { .. } | Self::Telemetry(_) | Self::Config(ConfigError::Table { .. }) => exit::INTERNAL,
         }

@@ -16,6 +16,7 @@ mod settings;
 mod attach;
 mod author;
 mod config;
+mod doctor;
 mod images;
 mod internal;
 mod listing;
@@ -78,6 +79,7 @@ fn dispatch(arguments: Arguments, printer: &mut Printer) -> Result<(), CliError>
         // These start before any thread exists, because the launcher must.
         Command::Up(up) => up::execute(*up, printer),
         Command::InternalLauncher(launcher) => internal::launcher(launcher),
+        Command::InternalProbe(probe) => internal::probe(&probe),
         Command::Images(images) => images::execute(images, printer),
         Command::Plugins(Plugins { command: PluginsCommand::Componentize { core, output } }) => {
             plugins::componentize(&core, &output)
@@ -86,6 +88,7 @@ fn dispatch(arguments: Arguments, printer: &mut Printer) -> Result<(), CliError>
         Command::Logs(logs) => logs::execute(logs, printer),
         Command::Completions(completions) => manual::completions(completions, printer),
         Command::Man(man) => manual::man(man, printer),
+        Command::Doctor(doctor) => doctor::execute(doctor, printer),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -113,7 +116,8 @@ async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Re
         }
         Command::Plugins(_) => Ok(()),
         Command::Repositories(list) => sessions::repositories(list, &client, printer).await,
-        Command::Up(_) | Command::InternalLauncher(_) | Command::Images(_) => Ok(()),
-        Command::Config(_) | Command::Logs(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
+        Command::Up(_) | Command::InternalLauncher(_) | Command::InternalProbe(_) | Command::Doctor(_) => Ok(()),
+        Command::Images(_) | Command::Config(_) | Command::Logs(_) => Ok(()),
+        Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::keys;
 use super::load::Loaded;
-use super::problem::ConfigError;
+use super::problem::{ConfigError, Problem};
 use super::table::SCRIPTED;
 use super::{
     HostConfig, LogFormat, LogSettings, ModelSettings, ProviderKind, ProviderSettings, SandboxLimits, TimeSpan,
@@ -25,8 +25,19 @@ impl Loaded {
     /// # Errors
     /// When a file with a key cannot be used; all of them are told.
     pub fn host(&self, runtime: PathBuf) -> Result<HostConfig, ConfigError> {
+        let (host, problems) = self.host_without_keys(runtime)?;
+        ConfigError::of(problems)?;
+        Ok(host)
+    }
+
+    /// The same with what is wrong with files of keys told beside it: their providers have no key.
+    ///
+    /// # Errors
+    /// Never with the table as it is.
+    pub fn host_without_keys(&self, runtime: PathBuf) -> Result<(HostConfig, Vec<Problem>), ConfigError> {
         let settings = &self.settings;
-        Ok(HostConfig {
+        let mut problems = Vec::new();
+        let host = HostConfig {
             data: self.data()?,
             runtime,
             listen: settings.must("host.listen", &[])?,
@@ -34,7 +45,7 @@ impl Loaded {
             allowed_origins: settings.must("host.allowed_origins", &[])?,
             model: settings.get("agent.model", &[])?,
             script: settings.get("providers.*.script", &[SCRIPTED])?,
-            providers: self.providers()?,
+            providers: self.providers(&mut problems)?,
             image: settings.must("sandbox.image", &[])?,
             plugins: settings.must("plugins.paths", &[])?,
             limits: SandboxLimits {
@@ -44,7 +55,8 @@ impl Loaded {
             },
             log: self.log()?,
             otlp_endpoint: settings.get("telemetry.otlp_endpoint", &[])?,
-        })
+        };
+        Ok((host, problems))
     }
 
     fn log(&self) -> Result<LogSettings, ConfigError> {
@@ -53,9 +65,8 @@ impl Loaded {
         Ok(LogSettings { filter: self.settings.must("log.filter", &[])?, format })
     }
 
-    fn providers(&self) -> Result<BTreeMap<String, ProviderSettings>, ConfigError> {
+    fn providers(&self, problems: &mut Vec<Problem>) -> Result<BTreeMap<String, ProviderSettings>, ConfigError> {
         let settings = &self.settings;
-        let mut problems = Vec::new();
         let mut providers = BTreeMap::new();
         for (name, source) in &self.keys {
             let names = &[name.as_str()];
@@ -77,7 +88,6 @@ impl Loaded {
             };
             providers.insert(name.clone(), provider);
         }
-        ConfigError::of(problems)?;
         Ok(providers)
     }
 

@@ -17,7 +17,7 @@ pub struct Variable {
 /// Who reads a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
-    /// What reads the configuration: `ostler up`, `ostler images`, `ostler config`.
+    /// What reads the configuration: `ostler up`, `ostler images`, `ostler config`, `ostler doctor`.
     Configuration,
     /// The commands that find and ask a host.
     Client,

@@ -82,6 +82,27 @@ impl<'a> Inputs<'a> {
     }
 }
 
+impl Loaded {
+    /// The file that holds the key of a provider, where one does.
+    #[must_use]
+    pub fn key_file(&self, provider: &str) -> Option<&Path> {
+        match self.key(provider)? {
+            KeySource::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Where the key of a provider comes from, in words; never the key.
+    #[must_use]
+    pub fn key_source(&self, provider: &str) -> String {
+        self.key(provider).map(KeySource::to_string).unwrap_or_default()
+    }
+
+    fn key(&self, provider: &str) -> Option<&KeySource> {
+        self.keys.iter().find(|(name, _)| name == provider).map(|(_, source)| source)
+    }
+}
+
 /// A script without a chosen model is meant to be played.
 fn choose_model(settings: &mut Settings) {
     let script = settings.find("providers.*.script", &[SCRIPTED]).is_some_and(|setting| setting.value.is_some());

@@ -43,6 +43,7 @@ pub use file::DEFAULT_FILE;
 pub use key_path::KeyPath;
 pub use kind::{Kind, Wrong};
 pub use load::{Inputs, Loaded};
+pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Place, Position, Problem};
 pub use providers::{ModelSettings, ProviderKind, ProviderSettings};
 pub use quantity::{ByteSize, Cpus, QuantityError, TimeSpan};

@@ -109,7 +109,7 @@ fn summary(problems: &[Problem]) -> String {
 }
 
 /// The name that was probably meant.
-pub(super) fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
     let close = |name: &&str| (strsim::damerau_levenshtein(word, name), strsim::jaro_winkler(word, name));
     let (name, (distance, alike)) = names
         .iter()

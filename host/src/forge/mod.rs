@@ -31,6 +31,7 @@ pub use access::{Access, PushObserver, Pushed};
 pub use error::ForgeError;
 pub use http::{git_router, observed_git_router};
 pub use name::{NameError, RepositoryName};
+pub use process::OLDEST_GIT;
 pub use read::Commit;
 pub use repositories::{Branch, Forge, ForgeLimits, Repository};
 

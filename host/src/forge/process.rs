@@ -23,6 +23,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How much of git's error output is kept for messages.
 const STDERR_TAIL: usize = 2048;
 
+/// Oldest git that keeps what [`SETTINGS`] promise: `core.fsync` came with it.
+pub const OLDEST_GIT: (u32, u32) = (2, 36);
+
 /// Settings of every git process; `-c` is stronger than any file and reaches git's own children.
 const SETTINGS: &[&str] = &[
     // The host may run as another user than the one that made the repositories (it drops privileges), and git is

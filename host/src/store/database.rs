@@ -11,14 +11,14 @@ use super::error::StoreError;
 pub(super) fn open(path: &Path, steps: &[&str]) -> Result<Connection, StoreError> {
     let error = |source| StoreError::Open { path: path.to_owned(), source };
     let connection = Connection::open(path).map_err(error)?;
-    connection
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
-        .map_err(error)?;
+    connection.execute_batch("PRAGMA busy_timeout = 5000;").map_err(error)?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(error)?;
     let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
     if found > known {
+        // Before anything is set that is kept in the file.
         return Err(StoreError::Newer { path: path.to_owned(), found, known });
     }
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").map_err(error)?;
     for (format, step) in (1..).zip(steps).filter(|(format, _)| *format > found) {
         // A step and its version are one transaction: a file has one format or the next, nothing between.
         connection.execute_batch(&format!("BEGIN; {step} PRAGMA user_version = {format}; COMMIT;")).map_err(error)?;

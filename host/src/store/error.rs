@@ -31,6 +31,15 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// The beginning of a database could not be read.
+    #[error("cannot look at the database {path}")]
+    Look {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A database could not be opened.
     #[error("cannot open the database {path}")]
     Open {

@@ -14,6 +14,9 @@ use super::error::StoreError;
 use super::threads::Thread;
 use super::{database, pulls};
 
+/// Format of the index, in `PRAGMA user_version`: as many as there are steps to it.
+pub(super) const FORMAT: i64 = 3;
+
 /// First format of the index, beside the pull requests.
 const SESSIONS: &str = "
 CREATE TABLE session (

@@ -6,6 +6,7 @@
 mod blobs;
 mod database;
 mod error;
+mod format;
 mod index;
 pub mod pulls;
 mod session_log;
@@ -13,5 +14,6 @@ mod threads;
 
 pub use blobs::Blobs;
 pub use error::StoreError;
+pub use format::check_formats;
 pub use index::{Index, SessionFilter};
 pub use session_log::SessionLogs;

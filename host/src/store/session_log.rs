@@ -10,6 +10,9 @@ use super::database;
 use super::error::StoreError;
 use super::threads::Shards;
 
+/// Format of a session's file, in `PRAGMA user_version`.
+pub(super) const FORMAT: i64 = 1;
+
 /// Open files per thread; the least recently used one is closed beyond that.
 const OPEN_FILES: usize = 128;
 

@@ -16,6 +16,7 @@
 //! (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c). Everything that it starts inherits both.
 
 mod limits;
+pub(crate) mod trial;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -31,7 +32,7 @@ use crate::step::{Step, failure};
 pub(crate) use limits::Leaf;
 
 /// What limits are set with; a machine must have each of them in one of its hierarchies.
-const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+pub(crate) const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
 /// The version 1 controller that says which devices may be opened. The unified tree has none: no node can be made in a
 /// sandbox, and every mount is `nodev`.

@@ -37,6 +37,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 
+pub(crate) use setup::seal;
+
+/// Name of the launcher's lock in its directory; it holds the process number of its holder.
+pub const LOCK: &str = "launcher.lock";
+
+/// First host uid and gid of the first sandbox, where the configuration says nothing else.
+pub(crate) const UID_FIRST: u32 = 0x7000_0000;
+
 /// What a launcher needs to know. It is handed over as JSON in an argument, see [`LauncherConfig::to_argument`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,7 +84,7 @@ impl LauncherConfig {
             host_uid: 0,
             host_gid: 0,
             grace: Duration::from_secs(60),
-            uid_first: 0x7000_0000,
+            uid_first: UID_FIRST,
             uid_ranges: 32_768,
             most_sandboxes: 1024,
             most_workers: 8,

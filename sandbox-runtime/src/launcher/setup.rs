@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::leases::Leases;
 use super::state::{Launcher, log};
-use super::{LauncherConfig, LauncherError, recovery};
+use super::{LOCK, LauncherConfig, LauncherError, recovery};
 use crate::cgroup::Cgroups;
 use crate::process;
 use crate::step::{Step, failure};
@@ -35,7 +35,7 @@ pub(super) struct Lock(File);
 
 impl Lock {
     fn take(state: &Path) -> Result<Self, LauncherError> {
-        let path = state.join("launcher.lock");
+        let path = state.join(LOCK);
         let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = open.step("open lock", || path.display().to_string()).map_err(LauncherError::Step)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -190,7 +190,7 @@ fn tag(state: &Path) -> Result<String, Failure> {
 }
 
 /// A sealed copy of the guest, so that what runs as PID 1 cannot be changed by anyone.
-fn seal(program: &[u8]) -> Result<OwnedFd, Failure> {
+pub(crate) fn seal(program: &[u8]) -> Result<OwnedFd, Failure> {
     let shown = || format!("{} bytes", program.len());
     if !program.starts_with(b"\x7fELF") {
         return Err(failure(FailureKind::Invalid, "seal guest", "the guest is no ELF program"));

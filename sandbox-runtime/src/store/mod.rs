@@ -276,6 +276,27 @@ impl Store {
         Ok(Description { bytes, named_at: named.map_err(StoreError::io("read image name", path))? })
     }
 
+    /// When the image behind a name, or with a digest, was imported.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn imported_at(&self, name: &str) -> Result<SystemTime, StoreError> {
+        let path = match ImageId::parse(name) {
+            Some(id) => self.blob(id.hex()),
+            None => self.root.join("names").join(name),
+        };
+        let inspected = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        inspected.map_err(StoreError::io("inspect image", path))
+    }
+
+    /// Whether every layer of an image is there. Only root may look.
+    ///
+    /// # Errors
+    /// When the image or one of its layers is not in the store, or is damaged.
+    pub fn check(&self, image: &ImageId) -> Result<(), StoreError> {
+        self.layers(image).map(drop)
+    }
+
     /// The unpacked layers of an image, top first, as overlay wants them.
     ///
     /// # Errors
@@ -308,7 +329,8 @@ impl Store {
     }
 
     /// Where files lie that nobody knows the owner of.
-    pub(crate) fn lost(&self) -> PathBuf {
+    #[must_use]
+    pub fn lost(&self) -> PathBuf {
         self.root.join("lost")
     }
 

@@ -21,6 +21,7 @@ pub(crate) mod record;
 mod seccomp;
 mod spec;
 mod staging;
+pub(crate) mod trial;
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};

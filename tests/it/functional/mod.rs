@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod command_line;
 mod configuration;
+mod doctor;
 mod identity;
 mod models;
 mod pull_request;

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["workspace"],
     &["session"],
     &["api"],
-    &["cli", "app"],
+    &["cli", "app", "doctor"],
 ];
 
 fn root() -> PathBuf {

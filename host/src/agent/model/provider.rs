@@ -9,7 +9,7 @@
 //! Owns deadlines and limits of one attempt. Does not repeat anything; the session does, where people see it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -71,6 +71,14 @@ impl Provider {
         let models = models.ok_or_else(|| origin.not_an_api("JSON without a list of models"))?;
         let name = |model: &Value| Some(model["id"].as_str().or_else(|| model["name"].as_str())?.to_owned());
         Ok(models.iter().filter_map(name).collect())
+    }
+
+    /// The provider's clock, where it answers with a date; what else it answers does not matter.
+    pub async fn clock(&self) -> Option<SystemTime> {
+        let address = self.address("/");
+        let response = timeout(self.settings.idle_timeout, self.http.head(&address).send()).await.ok()?.ok()?;
+        let date = response.headers().get(header::DATE)?.to_str().ok()?;
+        httpdate::parse_http_date(date).ok()
     }
 
     fn address(&self, path: &str) -> String {

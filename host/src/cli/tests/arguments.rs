@@ -113,6 +113,8 @@ fn the_words_of_the_readme_are_understood() {
     let Command::Pr(pr) = parse("ostler pr show pr_01jd3kq4v5w6x7y8z9a0b1c2d3 --json") else { panic!() };
     assert!(matches!(pr.command, PrCommand::Show { json: true, .. }));
     assert!(matches!(parse("ostler images import x.tar --name base --data /d"), Command::Images(_)));
+    let probe = format!("ostler {} {{}}", crate::doctor::PROBE_VERB);
+    assert!(matches!(parse(&probe), Command::InternalProbe(probe) if probe.plan == "{}"));
     assert!(matches!(parse("ostler internal-launcher {}"), Command::InternalLauncher(l) if l.configuration == "{}"));
 }
 

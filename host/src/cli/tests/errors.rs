@@ -16,7 +16,7 @@ use crate::telemetry::TelemetryError;
 const SESSION: &str = "ses_01jd3kq4v5w6x7y8z9a0b1c2d3";
 
 /// Kinds of errors, counted by [`kind`].
-const KINDS: usize = 32;
+const KINDS: usize = 33;
 
 /// The number of an error's kind. A new kind belongs here, into [`KINDS`], and into the list below.
 fn kind(error: &CliError) -> usize {
@@ -53,6 +53,7 @@ fn kind(error: &CliError) -> usize {
         CliError::SeveralBegin { .. } => 29,
         CliError::Config(_) => 30,
         CliError::NoLog { .. } => 31,
+        CliError::Unwell { .. } => 32,
     }
 }
 
@@ -108,6 +109,7 @@ fn of_this_side() -> Vec<CliError> {
         CliError::SeveralBegin { kind: "session", beginning: "ses_01".into(), found: "ses_01a, ses_01b".into() },
         CliError::Config(ConfigError::Read { path: "/etc/ostler/config.toml".into(), source: refused() }),
         CliError::Config(ConfigError::Wrong(vec![typo()])),
+        CliError::Unwell { failed: 2 },
         CliError::NoLog { folder: "/var/lib/ostler/log".into() },
         CliError::Interrupted,
         CliError::Repository { message: "x is not a git repository".into(), hint: "go to one".into() },

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod bench;
+mod doctor;
 mod errors;
 mod listing;
 mod manual;

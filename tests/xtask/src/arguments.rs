@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::package::{self, PackageOptions};
 
 /// What `cargo xtask help` says.
 pub const HELP: &str = "\
@@ -14,11 +15,14 @@ Usage: cargo xtask <task>
   test [FILTER]...          set up, then run every test (or those whose name contains a filter)
   bench [SUITE] [--json F]  set up, then measure
   setup                     only set up: packages, wasm target, host, plugins, base image, tools of tests
+  package                   build for release and make a Debian package in target/package;
+                            --profile P: build in another profile; --binary F --policy F: take what was built;
+                            --version V, --output DIR, --compression xz|gzip|none: of the package
   lint                      formatting and clippy, warnings denied
 
-Options of the first four:
+Options of the first five:
   --no-packages             take the installed Debian packages as they are
-  --refresh-image           make the base image anew, with today's packages
+  --refresh-image           make the base image anew, with today's packages (not of `package`)
 
 Set OSTLER_WASM=rust or OSTLER_WASM=debian to choose who builds the plugins.";
 
@@ -45,6 +49,8 @@ pub enum Task {
         /// Passed to the benchmark program.
         arguments: Vec<String>,
     },
+    /// Make a Debian package.
+    Package(PackageOptions),
     /// Formatting and clippy.
     Lint,
     /// Internal: keeps the demo's host and cleans up after it, whatever happens to the demo.
@@ -97,6 +103,9 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Task> {
     let task = arguments.remove(0).into_string().map_err(|name| unknown("task", &name.to_string_lossy()))?;
     if task == "guard" {
         return guard(arguments).map(Task::Guard);
+    }
+    if task == "package" {
+        return Ok(package::parse(arguments)?.map_or(Task::Help, Task::Package));
     }
     let mut rest = Vec::new();
     let mut options = DemoOptions::default();
@@ -182,6 +191,7 @@ mod tests {
                 arguments: vec!["sandbox".into(), "--json".into(), "out.json".into()]
             }
         );
+        assert_eq!(read("package").unwrap(), Task::Package(PackageOptions::default()));
         assert_eq!(read("lint").unwrap(), Task::Lint);
     }
 
@@ -192,6 +202,7 @@ mod tests {
             ("demo --kep", "--kep"),
             ("test --keep", "--keep"),
             ("lint x", "`x`"),
+            ("package --binary x", "--policy"),
             ("demo --model", "--model"),
             ("demo --model small", "--model"),
         ] {

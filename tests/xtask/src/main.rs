@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! arguments ─► setup (packages, wasm target, host, plugins, base image) ─► test (and its tools) | demo | bench
+//!          ├─► package
 //!          └─► lint
 //! ```
 //!
@@ -18,6 +19,7 @@ mod json;
 mod layout;
 mod lint;
 mod output;
+mod package;
 mod process;
 mod setup;
 mod stamp;
@@ -53,6 +55,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { setup, filters } => test::run(&Layout::find()?, &setup, &filters)?,
         Task::Demo(options) => demo::run(&Layout::find()?, &options)?,
         Task::Bench { setup, arguments } => bench::run(&Layout::find()?, &setup, &arguments)?,
+        Task::Package(options) => package::run(&Layout::find()?, &options)?,
         Task::Lint => lint::run(&Layout::find()?)?,
     }
     Ok(ExitCode::SUCCESS)

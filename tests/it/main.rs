@@ -7,5 +7,6 @@
 mod contract;
 mod durability;
 mod functional;
+mod package;
 mod security;
 mod tidy;

@@ -8,5 +8,6 @@ mod contract;
 mod docs;
 mod durability;
 mod functional;
+mod package;
 mod security;
 mod tidy;

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod contract;
+pub mod debian_root;
 pub mod host;
 pub mod model_server;
 pub mod repository;
@@ -14,6 +15,7 @@ pub mod script;
 pub mod small_disk;
 
 pub use client::Client;
+pub use debian_root::DebianRoot;
 pub use host::{Host, HostOptions};
 pub use model_server::{Fault, ModelServer};
 pub use repository::Repository;

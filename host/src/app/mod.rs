@@ -8,6 +8,7 @@
 mod error;
 mod layout;
 mod models;
+mod notify;
 mod parts;
 mod privileges;
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::AppError;
 use super::layout::Layout;
+use super::notify::Manager;
 use super::privileges::User;
 use crate::agent::model::Models;
 use crate::api::{self, ApiFailure, ApiLimits, ApiState, ApiToken, HealthSource, HostGuard, Repositories};
@@ -177,6 +178,8 @@ pub(super) async fn serve(
     let location = Location { url: url.clone(), token_path: layout.token() };
     announcement.publish(&location)?;
     ready(&url);
+    let manager = Manager::of_process();
+    manager.ready(&url);
     let (signalled, watched) = (stopping.clone(), launcher.clone());
     tokio::spawn(async move {
         tokio::select! {
@@ -184,6 +187,7 @@ pub(super) async fn serve(
             _ = terminate.recv() => {}
             () = watched.gone() => {}
         }
+        manager.stopping();
         signalled.cancel();
     });
     let served = api::serve(listener, api::router(state), stopping, DRAIN).await;

@@ -64,6 +64,8 @@ variables! {
     TOKEN = ("OSTLER_TOKEN", Client),
     /// Folder in which a running host says where it is, and in which the command line looks for it.
     RUNTIME_DIR = ("OSTLER_RUNTIME_DIR", Everything),
+    /// Where a service manager wants to be told that the host is ready and that it ends, by sd_notify(3).
+    NOTIFY_SOCKET = ("NOTIFY_SOCKET", Configuration),
     /// The user's own runtime folder, by the XDG base directory specification; its folder `ostler` is where a user's
     /// own host says where it is.
     XDG_RUNTIME_DIR = ("XDG_RUNTIME_DIR", Client),

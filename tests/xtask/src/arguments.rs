@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::package::{self, PackageOptions};
 
 /// What `cargo xtask help` says.
 pub const HELP: &str = "\
@@ -14,12 +15,15 @@ Usage: cargo xtask <task>
   test [FILTER]...          set up, then run every test (or those whose name contains a filter)
   bench [SUITE] [--json F]  set up, then measure
   setup                     only set up: packages, wasm target, host, plugins, base image, tools of tests
+  package                   build for release and make a Debian package in target/package;
+                            --profile P: build in another profile; --binary F --policy F: take what was built;
+                            --version V, --output DIR, --compression xz|gzip|none: of the package
   lint                      formatting and clippy, warnings denied
   book                      build the documentation into target/book
 
-Options of the first four:
+Options of the first five:
   --no-packages             take the installed Debian packages as they are
-  --refresh-image           make the base image anew, with today's packages
+  --refresh-image           make the base image anew, with today's packages (not of `package`)
 
 Set OSTLER_WASM=rust or OSTLER_WASM=debian to choose who builds the plugins.";
 
@@ -46,6 +50,8 @@ pub enum Task {
         /// Passed to the benchmark program.
         arguments: Vec<String>,
     },
+    /// Make a Debian package.
+    Package(PackageOptions),
     /// Formatting and clippy.
     Lint,
     /// The documentation.
@@ -100,6 +106,9 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Task> {
     let task = arguments.remove(0).into_string().map_err(|name| unknown("task", &name.to_string_lossy()))?;
     if task == "guard" {
         return guard(arguments).map(Task::Guard);
+    }
+    if task == "package" {
+        return Ok(package::parse(arguments)?.map_or(Task::Help, Task::Package));
     }
     let mut rest = Vec::new();
     let mut options = DemoOptions::default();
@@ -186,6 +195,7 @@ mod tests {
                 arguments: vec!["sandbox".into(), "--json".into(), "out.json".into()]
             }
         );
+        assert_eq!(read("package").unwrap(), Task::Package(PackageOptions::default()));
         assert_eq!(read("lint").unwrap(), Task::Lint);
         assert_eq!(read("book").unwrap(), Task::Book);
     }
@@ -198,6 +208,7 @@ mod tests {
             ("test --keep", "--keep"),
             ("lint x", "`x`"),
             ("book x", "`x`"),
+            ("package --binary x", "--policy"),
             ("demo --model", "--model"),
             ("demo --model small", "--model"),
         ] {

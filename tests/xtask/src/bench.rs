@@ -1,20 +1,17 @@
 //! `cargo xtask bench`: builds the benchmark program in the release profile and runs it.
 //!
-//! The only task that builds in that profile: what is measured is what is installed.
+//! What is measured is what `cargo xtask package` installs.
 
 use std::process::Command;
 use std::time::Duration;
 
 use crate::arguments::SetupOptions;
 use crate::error::Result;
-use crate::layout::{self, Layout};
-use crate::output::{self, Outcome};
+use crate::layout::Layout;
+use crate::output;
 use crate::process;
 use crate::setup;
 use crate::test;
-
-/// Longest time for the release build: it optimises every dependency.
-const BUILD_LIMIT: Duration = Duration::from_secs(90 * 60);
 
 /// Longest time for the measurements.
 const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -26,13 +23,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
 pub fn run(layout: &Layout, options: &SetupOptions, arguments: &[String]) -> Result<()> {
     setup::require_root("bench")?;
     let mut products = setup::run(layout, options)?;
-    products.ostler = output::step("release build", || {
-        let mut build = layout::cargo();
-        build.current_dir(&layout.root);
-        build.args(["build", "--release", "--workspace", "--bins"]);
-        process::run(&mut build, BUILD_LIMIT)?;
-        Ok((layout.target.join("release/ostler"), Outcome::Done(String::new())))
-    })?;
+    products.ostler = output::step("release build", || setup::build_in_profile(layout, "release"))?;
     let mut bench = Command::new(layout.target.join("release/ostler-bench"));
     bench.args(arguments);
     test::provide(&mut bench, &products);

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! arguments ─► setup (packages, wasm target, host, plugins, base image) ─► test (and its tools) | demo | bench
+//!          ├─► package
 //!          └─► lint | book
 //! ```
 //!
@@ -19,6 +20,7 @@ mod json;
 mod layout;
 mod lint;
 mod output;
+mod package;
 mod process;
 mod setup;
 mod stamp;
@@ -54,6 +56,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { setup, filters } => test::run(&Layout::find()?, &setup, &filters)?,
         Task::Demo(options) => demo::run(&Layout::find()?, &options)?,
         Task::Bench { setup, arguments } => bench::run(&Layout::find()?, &setup, &arguments)?,
+        Task::Package(options) => package::run(&Layout::find()?, &options)?,
         Task::Lint => lint::run(&Layout::find()?)?,
         Task::Book => book::run(&Layout::find()?)?,
     }

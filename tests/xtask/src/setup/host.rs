@@ -6,6 +6,7 @@
 //! would be built once for the host and once more for the tests.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -16,6 +17,9 @@ use crate::process;
 /// Longest time for a cold build; two slow cores need a third of it.
 pub const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
+/// Longest time for a build in another profile: `release` optimises every dependency.
+const RELEASE_LIMIT: Duration = Duration::from_secs(90 * 60);
+
 /// Builds the host and returns the path of its binary.
 ///
 /// # Errors
@@ -25,9 +29,25 @@ pub fn build(layout: &Layout) -> Result<(PathBuf, Outcome)> {
     build.current_dir(&layout.root).args(["build", "--workspace", "--bins", "--examples"]);
     // Whoever wants to see a pull request need not wait for what builds the book.
     build.args(["--exclude", "ostler-book"]);
+    built(&mut build, BUILD_LIMIT, layout.ostler())
+}
+
+/// Builds the binaries in a profile of cargo, such as `release`, and returns the path of the host's.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_in_profile(layout: &Layout, profile: &str) -> Result<(PathBuf, Outcome)> {
+    if profile == "dev" {
+        return build(layout);
+    }
+    let mut build = layout::cargo();
+    build.current_dir(&layout.root).args(["build", "--workspace", "--bins", "--profile", profile]);
+    built(&mut build, RELEASE_LIMIT, layout.target.join(profile).join("ostler"))
+}
+
+fn built(build: &mut Command, limit: Duration, ostler: PathBuf) -> Result<(PathBuf, Outcome)> {
     // Cargo shows its own progress and knows best what is up to date.
-    process::run(&mut build, BUILD_LIMIT)?;
-    let ostler = layout.ostler();
+    process::run(build, limit)?;
     if !ostler.is_file() {
         return Err(Error::Missing {
             what: format!("cargo built no {}", ostler.display()),

@@ -21,7 +21,9 @@ use crate::error::Result;
 use crate::layout::Layout;
 use crate::output;
 
+pub use host::build_in_profile;
 pub use packages::require_root;
+pub use wasm::TARGET as WASM_TARGET;
 
 /// What the set-up made.
 #[derive(Clone, Debug)]
@@ -48,6 +50,11 @@ pub struct TestTools {
 /// # Errors
 /// The first failure of a step.
 pub fn test_tools(layout: &Layout, options: &SetupOptions) -> Result<TestTools> {
+    if !options.no_packages {
+        output::step("Debian packages of the tests", || {
+            packages::ensure(packages::TESTS).map(|outcome| ((), outcome))
+        })?;
+    }
     let schemathesis = output::step("schemathesis", || contract::schemathesis(layout, options.no_packages))?;
     let node_modules = output::step("TypeScript client", || contract::typescript(layout, options.no_packages))?;
     Ok(TestTools { schemathesis, node_modules })
@@ -68,4 +75,19 @@ pub fn run(layout: &Layout, options: &SetupOptions) -> Result<Products> {
     let policy = output::step("plugins", || plugins::build(layout, &builder, &ostler))?;
     let image = output::step("base image", || image::build(layout, options.refresh_image))?;
     Ok(Products { ostler, policy, image })
+}
+
+/// Sets up what the Debian package is made of: the host in a profile of cargo, and the policy plugin.
+///
+/// # Errors
+/// The first failure of a step.
+pub fn for_package(layout: &Layout, options: &SetupOptions, profile: &str) -> Result<(PathBuf, PathBuf)> {
+    if !options.no_packages {
+        let names = [packages::BASE, packages::PACKAGE].concat();
+        output::step("Debian packages", || packages::ensure(&names).map(|outcome| ((), outcome)))?;
+    }
+    let ostler = output::step("host", || build_in_profile(layout, profile))?;
+    let builder = output::step("wasm target", || wasm::prepare(layout, options.no_packages))?;
+    let policy = output::step("plugins", || plugins::build(layout, &builder, &ostler))?;
+    Ok((ostler, policy))
 }

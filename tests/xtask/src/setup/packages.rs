@@ -27,6 +27,17 @@ pub const BASE: &[(&str, &str)] = &[
     ("busybox-static", "a root file system for small tests"),
 ];
 
+/// What making the package needs besides.
+pub const PACKAGE: &[(&str, &str)] =
+    &[("binutils", "takes out what only a debugger wants"), ("dpkg-dev", "finds what the program depends on")];
+
+/// What the tests need besides.
+pub const TESTS: &[(&str, &str)] = &[
+    ("dpkg-dev", "makes the package that is tested"),
+    ("systemd", "checks the unit of the service"),
+    ("util-linux", "starts the installed program with what the unit leaves it"),
+];
+
 /// Longest time for one run of apt-get.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 

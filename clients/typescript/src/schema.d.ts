@@ -4,6 +4,26 @@
  */
 
 export interface paths {
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the metrics
+         * @description What the host counts and measures, in Prometheus' text format. The names are in the reference of metrics.
+         */
+        get: operations["getMetrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/health": {
         parameters: {
             query?: never;
@@ -36,6 +56,26 @@ export interface paths {
          * @description This document: OpenAPI 3.1, for the version of the host that answers.
          */
         get: operations["getDocument"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/plugins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the plugins
+         * @description The plugins that take part, in the order in which the host was given them, with the hooks of each; and those that could not be loaded and are not required.
+         */
+        get: operations["listPlugins"];
         put?: never;
         post?: never;
         delete?: never;
@@ -476,6 +516,33 @@ export interface components {
             /** @enum {string} */
             type: "model_requested";
         } | {
+            /**
+             * Format: int64
+             * @description Pause before the next attempt, in milliseconds.
+             */
+            after_ms: number;
+            /**
+             * Format: int32
+             * @description Number of the attempt that failed, from 1.
+             */
+            attempt: number;
+            /**
+             * Format: int32
+             * @description Attempts that are made in all.
+             */
+            of: number;
+            /** @description Why it failed. */
+            reason: string;
+            /**
+             * Format: int32
+             * @description To which request.
+             */
+            step: number;
+            /** @description In which turn. */
+            turn: components["schemas"]["TurnId"];
+            /** @enum {string} */
+            type: "model_retried";
+        } | {
             /** @description What it wants done, in order. */
             calls: components["schemas"]["ToolCall"][];
             /**
@@ -488,12 +555,42 @@ export interface components {
              * @description To which request.
              */
             step: number;
+            /** @description Why it stopped. */
+            stop?: components["schemas"]["ModelStop"];
             /** @description What it said. */
             text: string;
             /** @description In which turn. */
             turn: components["schemas"]["TurnId"];
             /** @enum {string} */
             type: "model_responded";
+            /** @description Tokens, as far as the provider said. */
+            usage?: components["schemas"]["Usage"];
+        } | {
+            /** @description Who wrote it. */
+            by: components["schemas"]["Summarizer"];
+            /** @description Why it was necessary. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description Messages that were replaced, counted from the beginning of the conversation as it was.
+             */
+            replaced: number;
+            /** @description What stands in their place. */
+            summary: string;
+            /**
+             * Format: int64
+             * @description Tokens of the conversation after, estimated.
+             */
+            tokens_after: number;
+            /**
+             * Format: int64
+             * @description Tokens of the conversation before, as far as they are known or can be estimated.
+             */
+            tokens_before: number;
+            /** @description In which turn. */
+            turn: components["schemas"]["TurnId"];
+            /** @enum {string} */
+            type: "context_compacted";
         } | {
             call?: components["schemas"]["CallId"] | null;
             /** @description Name of the decision; the effect carries the same one. */
@@ -628,12 +725,49 @@ export interface components {
             /** @description Version of the host. */
             version: string;
         };
+        /**
+         * @description Why a model stopped.
+         * @enum {string}
+         */
+        ModelStop: "finished" | "output_limit";
         /** @description A person, as git and pull requests name them. */
         Person: {
             /** @description E-mail address, at most 254 characters. */
             email: string;
             /** @description Full name, 1 to 200 characters on one line, without `<` and `>`. */
             name: string;
+        };
+        /** @description A part that a plugin takes in a hook. */
+        PluginHook: {
+            /** @description What it means when the plugin fails: `skip`, `hold` or `closed`. */
+            failure: string;
+            /** @description Name of the hook, such as `tool.execute.before`. */
+            hook: string;
+            /** @description `mutate` or `validate`. */
+            phase: string;
+            /**
+             * Format: int32
+             * @description Higher comes first in the mutate phase.
+             */
+            priority: number;
+        };
+        /** @description The plugins of the host. */
+        PluginList: {
+            /** @description Those that take part, in the order in which the host was given them. */
+            plugins: components["schemas"]["PluginView"][];
+            /** @description Those that could not be loaded and that the host does without, because they say that they are not required. */
+            refused: components["schemas"]["RefusedPlugin"][];
+        };
+        /** @description A plugin that takes part. */
+        PluginView: {
+            /** @description `sha256:` and the digest of its component. */
+            digest: string;
+            /** @description Where it takes part. */
+            hooks: components["schemas"]["PluginHook"][];
+            /** @description Its id. */
+            id: string;
+            /** @description Its version. */
+            version: string;
         };
         /** @description A prompt that was accepted. */
         PromptAccepted: {
@@ -713,6 +847,11 @@ export interface components {
             plugin: string;
             /** @description In its words. */
             text: string;
+        };
+        /** @description A plugin that could not be loaded. */
+        RefusedPlugin: {
+            /** @description Which, and what is wrong with it. */
+            reason: string;
         };
         /** @description A page of repositories. */
         RepositoryList: {
@@ -797,6 +936,11 @@ export interface components {
             /** @description What to do: 1 to 262144 bytes of UTF-8 that are not only blanks. */
             text: string;
         };
+        /**
+         * @description Who wrote a summary.
+         * @enum {string}
+         */
+        Summarizer: "model" | "host";
         /** @description A tool call as the model asked for it. */
         ToolCall: {
             /** @description Arguments as the model gave them. */
@@ -838,6 +982,24 @@ export interface components {
         } | {
             /** @enum {string} */
             outcome: "interrupted";
+        };
+        /** @description Tokens of one request, as the provider counts them; absent where it did not say. */
+        Usage: {
+            /**
+             * Format: int64
+             * @description Tokens of the request that came from the provider's cache.
+             */
+            cached_input_tokens?: number | null;
+            /**
+             * Format: int64
+             * @description Tokens of the request, those from the provider's cache included.
+             */
+            input_tokens?: number | null;
+            /**
+             * Format: int64
+             * @description Tokens of the answer.
+             */
+            output_tokens?: number | null;
         };
         /**
          * @description What the hooks decided, strongest first.
@@ -979,6 +1141,35 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    getMetrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The metrics. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example # TYPE ostler_prompts_total counter
+                     *     ostler_prompts_total 1
+                     */
+                    "text/plain; version=0.0.4; charset=utf-8": string;
+                };
+            };
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            500: components["responses"]["environment_or_internal"];
+        };
+    };
     getHealth: {
         parameters: {
             query?: never;
@@ -1033,6 +1224,51 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                };
+            };
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            500: components["responses"]["environment_or_internal"];
+        };
+    };
+    listPlugins: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The plugins. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "plugins": [
+                     *         {
+                     *           "digest": "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+                     *           "hooks": [
+                     *             {
+                     *               "failure": "closed",
+                     *               "hook": "tool.execute.before",
+                     *               "phase": "validate",
+                     *               "priority": 0
+                     *             }
+                     *           ],
+                     *           "id": "policy",
+                     *           "version": "0.1.0"
+                     *         }
+                     *       ],
+                     *       "refused": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginList"];
                 };
             };
             401: components["responses"]["unauthenticated"];

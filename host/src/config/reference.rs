@@ -61,7 +61,7 @@ pub(super) fn environment() -> String {
     let mut page = ENVIRONMENT.to_owned();
     for variable in env::ALL {
         let reader = match variable.reader {
-            Reader::Configuration => "the host, `ostler config`, `ostler doctor`, `ostler images`",
+            Reader::Configuration => "the host, `ostler config`, `ostler doctor`, `ostler images`, `ostler logs`",
             Reader::Client => "commands that ask a host",
             Reader::Everything => "every command",
             Reader::Tests => continue,

@@ -36,7 +36,8 @@ fn page() -> String {
 fn chapter(page: &mut String, whole: &Command, command: &Command) -> std::fmt::Result {
     let name = command.get_bin_name().unwrap_or("ostler").to_owned();
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
-    writeln!(page, "\n## `{name}`\n\n{about}.\n")?;
+    let end = if about.ends_with('.') { "" } else { "." };
+    writeln!(page, "\n## `{name}`\n\n{about}{end}\n")?;
     let usage = command.clone().render_usage().to_string();
     writeln!(page, "```text\n{}\n```", usage.trim_start_matches("Usage: "))?;
     let shown = |argument: &&Arg| {

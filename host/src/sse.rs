@@ -24,6 +24,8 @@ pub struct FrameTooLarge;
 pub struct Parser {
     bytes: Vec<u8>,
     read: usize,
+    /// How far it is known that no line ends.
+    searched: usize,
     frame: Frame,
     has_data: bool,
 }
@@ -32,6 +34,7 @@ impl Parser {
     /// Takes in what arrived.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
         self.bytes.drain(..self.read);
+        self.searched = self.searched.saturating_sub(self.read);
         self.read = 0;
         if self.bytes.len() + self.frame.data.len() + bytes.len() > MAX_FRAME {
             return Err(FrameTooLarge);
@@ -43,10 +46,13 @@ impl Parser {
     /// The next whole frame. Comments are passed over.
     pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
-            let rest = &self.bytes[self.read..];
-            let end = rest.iter().position(|byte| *byte == b'\n')?;
-            let line = String::from_utf8_lossy(&rest[..end]).into_owned();
-            self.read += end + 1;
+            let from = self.searched.max(self.read);
+            let Some(end) = self.bytes[from..].iter().position(|byte| *byte == b'\n').map(|end| from + end) else {
+                self.searched = self.bytes.len();
+                return None;
+            };
+            let line = String::from_utf8_lossy(&self.bytes[self.read..end]).into_owned();
+            self.read = end + 1;
             let line = line.trim_end_matches('\r');
             if line.is_empty() {
                 let frame = std::mem::take(&mut self.frame);

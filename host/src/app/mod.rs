@@ -25,7 +25,7 @@ use ostler_sandbox::store::Store;
 use rustix::fs::{FlockOperation, flock};
 
 use self::parts::Start;
-use crate::config::HostConfig;
+use crate::config::{HostConfig, env};
 use crate::store::{StoreError, check_formats};
 
 pub use error::AppError;
@@ -157,6 +157,9 @@ fn start_launcher(layout: &Layout, user: User) -> Result<Spawned, AppError> {
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
     let mut command = Command::new(program);
     command.arg("internal-launcher").arg(argument);
+    // It needs nothing of the host's environment, in which keys of models stand; a test build wants its fault point.
+    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command.envs(std::env::var_os(env::FAULT_POINT).map(|point| (env::FAULT_POINT, point)));
     spawn_launcher(command, &layout.launcher_socket(), &layout.launcher_log(), LAUNCHER_START)
         .map_err(|error| failed(&error))
 }

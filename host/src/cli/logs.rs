@@ -144,7 +144,8 @@ impl Wanted<'_> {
 
 fn show(line: &str, json: bool, printer: &mut Printer) -> Result<(), CliError> {
     if json {
-        return printer.line(line);
+        // Another program reads it: what is no JSON is not for it.
+        return if serde_json::from_str::<Value>(line).is_ok() { printer.line(line) } else { Ok(()) };
     }
     let text = match serde_json::from_str::<Value>(line) {
         Ok(value @ Value::Object(_)) => readable(&value, printer.paint),
@@ -159,7 +160,7 @@ fn readable(line: &Value, paint: Paint) -> String {
     let text = |key: &str| line[key].as_str().unwrap_or("");
     // `2026-01-01T12:00:00.123456Z`: to the millisecond is enough.
     let time = text("timestamp").get(..23).unwrap_or(text("timestamp"));
-    let level = format!("{:<5}", text("level"));
+    let level = format!("{:<5}", clean(text("level")));
     let level = match level.trim_end() {
         "ERROR" => paint.bad(&level),
         "WARN" => paint.caution(&level),
@@ -167,7 +168,7 @@ fn readable(line: &Value, paint: Paint) -> String {
     };
     let target = text("target");
     let target = target.strip_prefix("ostler::").unwrap_or(target);
-    let mut parts = vec![paint.faint(time), level, paint.faint(&clean(target)), clean(text("message"))];
+    let mut parts = vec![paint.faint(&clean(time)), level, paint.faint(&clean(target)), clean(text("message"))];
     let fields = line.as_object().into_iter().flatten().filter(|(name, _)| !KNOWN.contains(&name.as_str()));
     parts.extend(fields.map(|(name, value)| field(name, value)));
     for span in line["spans"].as_array().into_iter().flatten() {

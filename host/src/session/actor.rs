@@ -105,6 +105,7 @@ impl Actor {
         let (deltas, _) = broadcast::channel(DELTAS);
         let handle = Handle { mailbox: mailbox.clone(), head: head_receiver, deltas: deltas.clone() };
         let generation = services.plugins.generation();
+        let measure = Measure::new(services.models.default_name());
         let actor = Self {
             session,
             services,
@@ -123,7 +124,7 @@ impl Actor {
             unclaimed_death: None,
             generation,
             stop_waiters: Vec::new(),
-            measure: Measure::default(),
+            measure,
             wakefulness: Wakefulness::Folded,
             wake_at: Instant::now() + NAP,
         };
@@ -206,7 +207,7 @@ impl Actor {
         self.cancel = CancellationToken::new();
         self.acts.shutdown().await;
         self.discard_reports();
-        self.measure = Measure::default();
+        self.measure = Measure::new(self.services.models.default_name());
         self.workspace = None;
         for (_, waiter) in self.stop_waiters.drain(..) {
             // Everything of the turn was ended just now; that the log does not say so yet is what failed.

@@ -247,10 +247,10 @@ impl State {
 
     /// The files of the session are not those of before: people and the model must know.
     fn tell_of_loss(&mut self, step: &mut Step, cloned: Option<String>) {
-        let from = cloned.unwrap_or_else(|| "its branch".into());
+        let place = if self.pushed.is_some() { "the end of the session's branch" } else { "where the session began" };
+        let from = cloned.map(|commit| format!(" ({commit})")).unwrap_or_default();
         let text = format!(
-            "the workspace's earlier files were not found: it begins again at {from}, which is what was pushed last; what \
-             was not pushed is lost"
+            "the workspace's earlier files were not found: it begins again at {place}{from}; what was not pushed is lost"
         );
         self.emit(step, EventBody::Notice { text: text.clone() });
         self.emit(step, EventBody::ContextAdded { source: "ostler".into(), text });

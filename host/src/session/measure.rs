@@ -13,8 +13,9 @@ use crate::agent::tools;
 use crate::telemetry::{label, metrics, seconds};
 
 /// When what is under way began.
-#[derive(Default)]
 pub(super) struct Measure {
+    /// The host's default model: the only name that becomes a label, because clients may ask for any.
+    known: Option<String>,
     turn: Option<Instant>,
     model: Option<(Instant, String)>,
     /// Tools of the calls that have no result yet.
@@ -22,6 +23,10 @@ pub(super) struct Measure {
 }
 
 impl Measure {
+    pub(super) fn new(known: Option<&str>) -> Self {
+        Self { known: known.map(str::to_owned), turn: None, model: None, calls: HashMap::new() }
+    }
+
     /// Takes an event that is durable now.
     pub(super) fn note(&mut self, body: &EventBody) {
         let metrics = metrics();
@@ -94,7 +99,7 @@ impl Measure {
 
     fn responded(&mut self, first_token_ms: u64, usage: Usage) {
         let Some((_, model)) = &self.model else { return };
-        let (provider, model) = split(model);
+        let (provider, model) = self.labels_of(model);
         let labels = [label("gen_ai.provider.name", provider), label("gen_ai.request.model", model)];
         metrics().model_first_token.record(seconds(Duration::from_millis(first_token_ms)), &labels);
         for (kind, tokens) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
@@ -109,11 +114,20 @@ impl Measure {
     /// Measures the question under way and returns its provider.
     fn model_ended(&mut self, error: Option<&'static str>) -> String {
         let Some((began, model)) = self.model.take() else { return "unknown".to_owned() };
-        let (provider, model) = split(&model);
+        let (provider, model) = self.labels_of(&model);
         let mut labels = vec![label("gen_ai.provider.name", provider.clone()), label("gen_ai.request.model", model)];
         labels.extend(error.map(|error| label("error.type", error)));
         metrics().model_duration.record(seconds(began.elapsed()), &labels);
         provider
+    }
+}
+
+impl Measure {
+    /// Provider and name of a model, as labels.
+    fn labels_of(&self, model: &str) -> (String, String) {
+        let (provider, name) = model.split_once('/').unwrap_or(("unknown", model));
+        let name = if self.known.as_deref() == Some(model) { name } else { "other" };
+        (provider.to_owned(), name.to_owned())
     }
 }
 
@@ -128,12 +142,6 @@ impl Drop for Measure {
 
 fn published(outcome: &'static str) {
     metrics().pull_requests.add(1, &[label("outcome", outcome)]);
-}
-
-/// Provider and name of a model.
-fn split(model: &str) -> (String, String) {
-    let (provider, name) = model.split_once('/').unwrap_or(("unknown", model));
-    (provider.to_owned(), name.to_owned())
 }
 
 fn verdict_word(verdict: Verdict) -> &'static str {

@@ -5,7 +5,11 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use ostler_protocol::SessionId;
+use rustix::fs::OFlags;
 
 use super::error::StoreError;
 use super::{index, session_log};
@@ -27,7 +31,9 @@ pub fn check_formats(index: &Path, sessions: &Path) -> Result<usize, StoreError>
     };
     for entry in entries {
         let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "db") {
+        let bare = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".db")).unwrap_or_default();
+        // Only what would be read as one later: a stray file keeps no host from starting.
+        if format!("{}_{bare}", SessionId::PREFIX).parse::<SessionId>().is_ok() {
             seen += usize::from(check(&path, session_log::FORMAT)?);
         }
     }
@@ -37,10 +43,15 @@ pub fn check_formats(index: &Path, sessions: &Path) -> Result<usize, StoreError>
 /// Whether the file is a database, which is then of a known format.
 fn check(path: &Path, known: i64) -> Result<bool, StoreError> {
     let failed = |source| StoreError::Look { path: path.to_owned(), source };
-    let file = match File::open(path) {
+    // Root looks into a folder of the host's user: nothing there may lead elsewhere or make it wait.
+    let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits();
+    let file = match File::options().read(true).custom_flags(flags.cast_signed()).open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         file => file.map_err(failed)?,
     };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Ok(false);
+    }
     let mut header = Vec::new();
     file.take(VERSION.end as u64).read_to_end(&mut header).map_err(failed)?;
     // A file that was only just made is still empty.
@@ -53,7 +64,7 @@ fn check(path: &Path, known: i64) -> Result<bool, StoreError> {
 mod tests {
     use super::*;
     use crate::store::{Index, SessionLogs};
-    use ostler_protocol::{EventBody, SessionId};
+    use ostler_protocol::EventBody;
     use rusqlite::Connection;
 
     #[tokio::test]

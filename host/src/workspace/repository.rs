@@ -37,9 +37,19 @@ git fetch --quiet --no-tags origin "+refs/heads/$OSTLER_BASE:refs/remotes/origin
 if ! git cat-file -e "$OSTLER_COMMIT^{commit}" 2>/dev/null; then git fetch --quiet --no-tags origin "$OSTLER_COMMIT"; fi
 start="$OSTLER_COMMIT"
 # A session whose files were lost goes on from what it has pushed: publishing replaces its branch with what is here.
-if [ "$OSTLER_PUSHED" = yes ] && git ls-remote --exit-code origin "refs/heads/$OSTLER_BRANCH" >/dev/null; then
-  git fetch --quiet --no-tags origin "+refs/heads/$OSTLER_BRANCH:refs/remotes/origin/$OSTLER_BRANCH"
-  start="refs/remotes/origin/$OSTLER_BRANCH"
+if [ "$OSTLER_PUSHED" = yes ]; then
+  status=0
+  git ls-remote --exit-code origin "refs/heads/$OSTLER_BRANCH" >/dev/null || status=$?
+  case "$status" in
+  0)
+    git fetch --quiet --no-tags origin "+refs/heads/$OSTLER_BRANCH:refs/remotes/origin/$OSTLER_BRANCH"
+    start="refs/remotes/origin/$OSTLER_BRANCH"
+    ;;
+  # There is no such branch: nothing was pushed.
+  2) ;;
+  # Whether there is one is not known, and a guess could cost it.
+  *) exit "$status" ;;
+  esac
 fi
 git reset --quiet --hard "$start"
 git config --local ostler.base "$OSTLER_COMMIT"

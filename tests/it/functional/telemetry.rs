@@ -77,10 +77,13 @@ async fn the_log_is_in_files_and_is_shown_by_session_and_request_without_a_host(
     Ok(())
 }
 
+/// What was sent to a collector: paths and bodies.
+type Received = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// A collector that keeps what is sent to it.
-async fn collector() -> Result<(String, Arc<Mutex<Vec<(String, Vec<u8>)>>>)> {
-    let received: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
-    let keep = |State(received): State<Arc<Mutex<Vec<(String, Vec<u8>)>>>>, uri: Uri, body: Bytes| async move {
+async fn collector() -> Result<(String, Received)> {
+    let received: Received = Arc::default();
+    let keep = |State(received): State<Received>, uri: Uri, body: Bytes| async move {
         received.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((uri.path().to_owned(), body.to_vec()));
     };
     let router = Router::new()

@@ -12,11 +12,18 @@ use super::Response;
 /// Most calls in one answer.
 const MAX_CALLS: usize = 128;
 
+/// Largest answer, text and arguments together, in bytes: whoever watches gets it in one frame, with every escape of JSON.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// Deepest arguments, in arrays and objects.
+const MAX_DEPTH: usize = 64;
+
 /// What arrived so far.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     text: String,
     calls: Vec<Call>,
+    bytes: usize,
     /// Tokens, where the provider said how many.
     pub(super) usage: Usage,
     /// Why the model stopped, once it has.
@@ -34,6 +41,8 @@ pub(super) enum Ended {
     ContextFull,
     /// It will not answer.
     Declined(String),
+    /// Its server gave up on it.
+    Failed(String),
 }
 
 #[derive(Debug, Default)]
@@ -49,8 +58,14 @@ struct Call {
 pub(super) struct OpenCall<'a> {
     /// The provider's name of it; empty where it gave none.
     pub(super) id: &'a str,
-    /// Whether its arguments are a whole object already.
-    pub(super) is_whole: bool,
+    arguments: &'a str,
+}
+
+impl OpenCall<'_> {
+    /// Whether its arguments are a whole object already. Reads all of them.
+    pub(super) fn is_whole(&self) -> bool {
+        serde_json::from_str::<Value>(self.arguments).is_ok_and(|value| value.is_object())
+    }
 }
 
 /// Why an answer cannot be used.
@@ -60,18 +75,29 @@ pub(super) enum Unusable {
     NoEnd,
     #[error("it asks for more than {MAX_CALLS} tools at once")]
     TooManyCalls,
+    #[error("is longer than {MAX_BYTES} bytes")]
+    TooLong,
     #[error("a piece of a call came without its beginning")]
     NoSuchCall,
     #[error("the context of the model is full")]
     ContextFull,
+    #[error("it ended with `{0}`")]
+    Failed(String),
     #[error("{0}")]
     Declined(String),
 }
 
 impl Answer {
     /// Takes a piece of text.
-    pub(super) fn text(&mut self, piece: &str) {
+    pub(super) fn text(&mut self, piece: &str) -> Result<(), Unusable> {
+        self.count(piece)?;
         self.text.push_str(piece);
+        Ok(())
+    }
+
+    fn count(&mut self, piece: &str) -> Result<(), Unusable> {
+        self.bytes = self.bytes.saturating_add(piece.len());
+        if self.bytes > MAX_BYTES { Err(Unusable::TooLong) } else { Ok(()) }
     }
 
     /// Takes the beginning of a call.
@@ -85,6 +111,7 @@ impl Answer {
 
     /// Takes a piece of the arguments of the call that began last at this position.
     pub(super) fn arguments(&mut self, index: u64, piece: &str) -> Result<(), Unusable> {
+        self.count(piece)?;
         let call = self.calls.iter_mut().rev().find(|call| call.index == index).ok_or(Unusable::NoSuchCall)?;
         call.arguments.push_str(piece);
         Ok(())
@@ -93,8 +120,7 @@ impl Answer {
     /// The call that began last at a position.
     pub(super) fn call_at(&self, index: u64) -> Option<OpenCall<'_>> {
         let call = self.calls.iter().rev().find(|call| call.index == index)?;
-        let is_whole = serde_json::from_str::<Value>(&call.arguments).is_ok_and(|value| value.is_object());
-        Some(OpenCall { id: &call.id, is_whole })
+        Some(OpenCall { id: &call.id, arguments: &call.arguments })
     }
 
     /// Position of the call that began last, for pieces without one.
@@ -109,6 +135,7 @@ impl Answer {
             Ended::OutputLimit => ModelStop::OutputLimit,
             Ended::ContextFull => return Err(Unusable::ContextFull),
             Ended::Declined(reason) => return Err(Unusable::Declined(reason)),
+            Ended::Failed(word) => return Err(Unusable::Failed(word)),
         };
         // The last call of a cut answer may be half a call that happens to be whole JSON: none of them counts.
         let calls = if stop == ModelStop::Finished { self.calls } else { Vec::new() };
@@ -117,13 +144,22 @@ impl Answer {
     }
 }
 
-/// Arguments as the model wrote them. What is no JSON stays a text, which no tool takes: the model is told so, and what
-/// it wrote.
+/// Arguments as the model wrote them. What is no JSON, or nested deeper than any tool wants, stays a text, which no tool
+/// takes: the model is told so, and what it wrote. An event that holds what is nested too deeply could not be read back.
 fn arguments(text: &str) -> Value {
     if text.trim().is_empty() {
         return Value::Object(serde_json::Map::new());
     }
-    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+    let parsed = serde_json::from_str(text).ok().filter(|value| is_shallow(value, MAX_DEPTH));
+    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn is_shallow(value: &Value, left: usize) -> bool {
+    match value {
+        Value::Array(items) => left > 0 && items.iter().all(|item| is_shallow(item, left - 1)),
+        Value::Object(fields) => left > 0 && fields.values().all(|field| is_shallow(field, left - 1)),
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +168,7 @@ mod tests {
 
     fn answer(ended: Option<Ended>) -> Answer {
         let mut answer = Answer { ended, ..Answer::default() };
-        answer.text("words");
+        answer.text("words").unwrap();
         answer.begin_call(0, "a", "shell").unwrap();
         answer.arguments(0, "{\"command\":").unwrap();
         answer.arguments(0, "\"ls\"}").unwrap();
@@ -153,6 +189,19 @@ mod tests {
     fn arguments_that_are_no_json_stay_a_text_and_none_are_an_empty_object() {
         assert_eq!(arguments("{\"a\":"), Value::String("{\"a\":".into()));
         assert_eq!(arguments(" "), serde_json::json!({}));
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(arguments(&nested(MAX_DEPTH)).is_array());
+        assert_eq!(arguments(&nested(MAX_DEPTH + 1)), Value::String(nested(MAX_DEPTH + 1)));
+        assert!(arguments(&nested(100_000)).is_string());
+    }
+
+    #[test]
+    fn an_answer_has_a_largest_size() {
+        let mut answer = Answer::default();
+        answer.begin_call(0, "", "shell").unwrap();
+        answer.text(&"x".repeat(MAX_BYTES / 2)).unwrap();
+        answer.arguments(0, &"x".repeat(MAX_BYTES / 2)).unwrap();
+        assert_eq!(answer.text("x"), Err(Unusable::TooLong));
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Stream {
             }
             Some("text") => {
                 self.open.insert(index, Block::Text);
-                Ok(self.text(block["text"].as_str().unwrap_or("")))
+                self.text(block["text"].as_str().unwrap_or(""))
             }
             _ => {
                 self.open.insert(index, Block::Other);
@@ -162,7 +162,7 @@ impl Stream {
         let index = number(&data["index"]).unwrap_or(0);
         let delta = &data["delta"];
         match delta["type"].as_str() {
-            Some("text_delta") => Ok(self.text(delta["text"].as_str().unwrap_or(""))),
+            Some("text_delta") => self.text(delta["text"].as_str().unwrap_or("")),
             Some("input_json_delta") if self.open.get(&index) == Some(&Block::Call) => {
                 self.answer.arguments(index, delta["partial_json"].as_str().unwrap_or(""))?;
                 Ok(Told::Nothing)
@@ -171,12 +171,12 @@ impl Stream {
         }
     }
 
-    fn text(&mut self, piece: &str) -> Told {
+    fn text(&mut self, piece: &str) -> Result<Told, WireError> {
         if piece.is_empty() {
-            return Told::Nothing;
+            return Ok(Told::Nothing);
         }
-        self.answer.text(piece);
-        Told::Text(piece.to_owned())
+        self.answer.text(piece)?;
+        Ok(Told::Text(piece.to_owned()))
     }
 
     fn usage(&mut self, usage: &Value) {

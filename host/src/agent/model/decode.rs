@@ -53,7 +53,7 @@ impl From<Unusable> for WireError {
 
 impl WireError {
     pub(super) fn not_json(data: &str) -> Self {
-        Self::Malformed(format!("a piece of it is no JSON: {}", quote(data)))
+        Self::Malformed(format!("a piece of it is no JSON: {data}"))
     }
 
     /// The error that an object `{"error": …}` tells.
@@ -63,7 +63,7 @@ impl WireError {
     }
 }
 
-/// Kind and words of an error, in any of the shapes that providers and local servers use.
+/// Kind and words of an error, in any of the shapes that providers and local servers use, as they came.
 pub(super) fn error_of(data: &Value) -> (String, String) {
     let error = match &data["error"] {
         Value::Null => data,
@@ -73,7 +73,7 @@ pub(super) fn error_of(data: &Value) -> (String, String) {
     let detail = &error["detail"];
     let words = error.as_str().or_else(|| string(&error["message"])).or_else(|| string(detail));
     let message = words.map_or_else(|| error.to_string(), str::to_owned);
-    (kind.to_owned(), quote(&message))
+    (kind.to_owned(), message)
 }
 
 /// Somebody else's words, fit for one line: short and without anything that steers a terminal.

@@ -93,7 +93,7 @@ impl Decoder for Stream {
         }
         // A whole answer has a message where a stream has deltas.
         let delta = if choice["delta"].is_object() { &choice["delta"] } else { &choice["message"] };
-        let mut told = self.text(delta);
+        let mut told = self.text(delta)?;
         for call in delta["tool_calls"].as_array().into_iter().flatten() {
             self.call(call)?;
             if told == Told::Nothing {
@@ -115,7 +115,7 @@ impl Decoder for Stream {
 }
 
 impl Stream {
-    fn text(&mut self, delta: &Value) -> Told {
+    fn text(&mut self, delta: &Value) -> Result<Told, WireError> {
         if let Some(refusal) = string(&delta["refusal"]) {
             self.refusal.push_str(refusal);
         }
@@ -128,10 +128,10 @@ impl Stream {
             _ => String::new(),
         };
         if piece.is_empty() {
-            return Told::Nothing;
+            return Ok(Told::Nothing);
         }
-        self.answer.text(&piece);
-        Told::Text(piece)
+        self.answer.text(&piece)?;
+        Ok(Told::Text(piece))
     }
 
     fn call(&mut self, call: &Value) -> Result<(), WireError> {
@@ -166,7 +166,7 @@ impl Stream {
     /// position 0, some repeat the name with each piece.
     fn begins(&self, index: u64, id: &str, piece: &str) -> bool {
         let Some(open) = self.answer.call_at(index) else { return true };
-        if id.is_empty() || open.id.is_empty() { !piece.is_empty() && open.is_whole } else { open.id != id }
+        if id.is_empty() || open.id.is_empty() { piece.starts_with('{') && open.is_whole() } else { open.id != id }
     }
 
     fn usage(&mut self, usage: &Value) {
@@ -180,9 +180,10 @@ impl Stream {
 
 fn ended(reason: &str) -> Ended {
     match reason {
-        "length" => Ended::OutputLimit,
+        "stop" | "tool_calls" | "function_call" | "eos" | "end_turn" => Ended::Finished,
+        "length" | "max_tokens" | "model_length" => Ended::OutputLimit,
         "content_filter" => Ended::Declined("its provider's content filter stopped it".into()),
-        // `stop`, `tool_calls`, `function_call`, and what servers invent.
-        _ => Ended::Finished,
+        // What servers say where something went wrong, such as `error` or `abort`: half an answer is none.
+        other => Ended::Failed(super::decode::quote(other)),
     }
 }

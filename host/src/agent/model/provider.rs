@@ -31,6 +31,9 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// Most of an error's body that is read, in bytes.
 const MAX_ERROR: usize = 64 * 1024;
 
+/// Time for the body of an error.
+const ERROR_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Models that are named to somebody who asked for one that is not there.
 const MAX_KNOWN: usize = 8;
 
@@ -46,6 +49,8 @@ impl Provider {
     pub fn new(name: &str, settings: ProviderSettings) -> Result<Self, ModelError> {
         let secure = settings.base_url.starts_with("https:");
         let builder = if secure { crate::http::trusting() } else { crate::http::plain() };
+        // A server on this machine is nobody's business but ours.
+        let builder = if is_loopback(&settings.base_url) { builder.no_proxy() } else { builder };
         let http = builder.connect_timeout(std::time::Duration::from_secs(10)).build().map_err(ModelError::Client)?;
         Ok(Self { name: name.to_owned(), settings, http })
     }
@@ -65,7 +70,7 @@ impl Provider {
         };
         let origin = self.origin("", &address);
         let response = self.send(self.authorized(self.http.get(&address)), &origin).await?;
-        let body = self.read(response, MAX_ANSWER).await;
+        let body = self.read(response).await?;
         let list: Value = serde_json::from_slice(&body).map_err(|_| origin.not_an_api("something that is no JSON"))?;
         let models = list["data"].as_array().or_else(|| list["models"].as_array());
         let models = models.ok_or_else(|| origin.not_an_api("JSON without a list of models"))?;
@@ -125,21 +130,50 @@ impl Provider {
             return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = self.read(response, MAX_ERROR).await;
+        let body = self.read_error(response).await;
         Err(refusal::of(origin, status, &headers, &body))
     }
 
-    /// The beginning of a body, as much of it as comes in time.
-    async fn read(&self, response: HttpResponse, limit: usize) -> Vec<u8> {
+    /// A whole body.
+    async fn read(&self, response: HttpResponse) -> Result<Vec<u8>, ModelError> {
+        let reading = async {
+            let mut bytes = Vec::new();
+            let mut stream = response.bytes_stream();
+            while let Some(piece) = timeout(self.settings.idle_timeout, stream.next())
+                .await
+                .map_err(|_| self.silent(" in the middle of an answer"))?
+            {
+                let piece = piece.map_err(|error| self.broken(crate::telemetry::chain(&error.without_url())))?;
+                bytes.extend_from_slice(&piece);
+                if bytes.len() > MAX_ANSWER {
+                    return Err(self.endless(format!("is longer than {MAX_ANSWER} bytes")));
+                }
+            }
+            Ok(bytes)
+        };
+        timeout(self.settings.answer_timeout, reading).await.map_err(|_| self.too_long())?
+    }
+
+    /// The beginning of the body of an error, as much of it as comes in time.
+    async fn read_error(&self, response: HttpResponse) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut stream = response.bytes_stream();
-        while bytes.len() < limit
-            && let Ok(Some(Ok(piece))) = timeout(self.settings.idle_timeout, stream.next()).await
-        {
-            bytes.extend_from_slice(&piece);
-        }
-        bytes.truncate(limit);
+        let reading = async {
+            while bytes.len() < MAX_ERROR
+                && let Some(Ok(piece)) = stream.next().await
+            {
+                bytes.extend_from_slice(&piece);
+            }
+        };
+        // What came until then tells enough.
+        let _ = timeout(ERROR_TIME, reading).await;
+        bytes.truncate(MAX_ERROR);
         bytes
+    }
+
+    fn too_long(&self) -> ModelError {
+        let seconds = self.settings.answer_timeout.as_secs_f32();
+        self.endless(format!("had no end after {seconds} s"))
     }
 
     fn silent(&self, while_doing: &'static str) -> ModelError {
@@ -236,6 +270,14 @@ impl ProviderModel {
     }
 }
 
+/// Whether an address is one of this machine's own.
+fn is_loopback(url: &str) -> bool {
+    let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let host = host.unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn common_prefix(a: &str, b: &str) -> usize {
     a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count()
 }
@@ -265,14 +307,14 @@ impl Reading<'_> {
 
     /// An answer that came in one piece.
     async fn whole(&mut self, response: HttpResponse) -> Result<(), ModelError> {
-        let body = self.provider.read(response, MAX_ANSWER).await;
+        let body = self.provider.read(response).await?;
         let data = String::from_utf8_lossy(&body).into_owned();
         let known = serde_json::from_str::<Value>(&data).is_ok_and(|data| {
             // What the readers know what to do with.
             ["choices", "error"].iter().any(|field| !data[field].is_null())
         });
         if !known {
-            return Err(self.origin.not_an_api(&format!("JSON that is no answer: {}", quote(&data))));
+            return Err(self.origin.not_an_api(&format!("JSON that is no answer: {data}")));
         }
         self.take(&Frame { event: String::new(), data }).map(drop)
     }
@@ -288,7 +330,7 @@ impl Reading<'_> {
             let silence = tokio::time::Instant::now() + settings.idle_timeout;
             let piece = match tokio::time::timeout_at(silence.min(deadline), stream.next()).await {
                 Err(_) if silence < deadline => return Err(self.provider.silent(" in the middle of an answer")),
-                Err(_) => return Err(self.too_long()),
+                Err(_) => return Err(self.provider.too_long()),
                 Ok(None) => break,
                 Ok(Some(Err(error))) => {
                     return Err(self.provider.broken(crate::telemetry::chain(&error.without_url())));
@@ -300,7 +342,7 @@ impl Reading<'_> {
                 return Err(self.provider.endless(format!("is longer than {MAX_ANSWER} bytes")));
             }
             if tokio::time::Instant::now() >= deadline {
-                return Err(self.too_long());
+                return Err(self.provider.too_long());
             }
             parser.push(&piece).map_err(|error| self.provider.broken(error.to_string()))?;
             while let Some(frame) = parser.next_frame() {
@@ -314,11 +356,6 @@ impl Reading<'_> {
             return Err(self.provider.broken("there was nothing in it"));
         }
         Ok(())
-    }
-
-    fn too_long(&self) -> ModelError {
-        let seconds = self.provider.settings.answer_timeout.as_secs_f32();
-        self.provider.endless(format!("had no end after {seconds} s"))
     }
 
     fn take(&mut self, frame: &Frame) -> Result<Told, ModelError> {

@@ -25,14 +25,15 @@ pub(super) struct Origin<'a> {
 
 impl Origin<'_> {
     pub(super) fn not_an_api(&self, found: &str) -> ModelError {
-        ModelError::NotAnApi { address: self.address.to_owned(), found: found.to_owned() }
+        ModelError::NotAnApi { address: self.address.to_owned(), found: self.words(found) }
     }
 
-    /// The provider's words without the key, which some repeat.
-    fn words(&self, message: &str) -> String {
+    /// The provider's words without the key, which some repeat, fit for a line. The key goes first: half of one, at the
+    /// end of what is quoted, would not be found.
+    pub(super) fn words(&self, message: &str) -> String {
         match &self.settings.api_key {
-            Some(key) if !key.reveal().is_empty() => message.replace(key.reveal(), "…"),
-            _ => message.to_owned(),
+            Some(key) if !key.reveal().is_empty() => quote(&message.replace(key.reveal(), "…")),
+            _ => quote(message),
         }
     }
 }
@@ -46,7 +47,7 @@ pub(super) fn of(origin: &Origin<'_>, status: StatusCode, headers: &HeaderMap, b
         Some(data) => error_of(data),
         None if looks_like_a_page(&text) => (String::new(), "a web page".to_owned()),
         None if text.trim().is_empty() => (String::new(), "without a word".to_owned()),
-        None => (String::new(), quote(&text)),
+        None => (String::new(), text.clone().into_owned()),
     };
     let message = origin.words(&message);
     let retry_after = retry_after(headers, SystemTime::now());
@@ -85,9 +86,12 @@ pub(super) fn of_wire(origin: &Origin<'_>, error: WireError) -> ModelError {
             ModelError::ContextFull { message: "it ended because its context is full".into() }
         }
         WireError::Unusable(Unusable::Declined(reason)) => ModelError::Declined { reason: origin.words(&reason) },
+        WireError::Unusable(Unusable::TooLong) => {
+            ModelError::Endless { provider, limit: Unusable::TooLong.to_string() }
+        }
         WireError::Unusable(why) => ModelError::Broken { provider, why: why.to_string() },
         WireError::Provider { kind, message } => {
-            let message = origin.words(&message);
+            let (kind, message) = (origin.words(&kind), origin.words(&message));
             match kind.as_str() {
                 _ if is_context_full(400, &kind, &message) => ModelError::ContextFull { message },
                 "invalid_request_error" | "authentication_error" | "permission_error" | "not_found_error" => {

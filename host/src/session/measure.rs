@@ -31,7 +31,6 @@ impl Measure {
     pub(super) fn note(&mut self, body: &EventBody) {
         let metrics = metrics();
         match body {
-            EventBody::SessionCreated { .. } => metrics.sessions.add(1, &[]),
             EventBody::PromptSubmitted { .. } => metrics.prompts.add(1, &[]),
             EventBody::TurnStarted { .. } => {
                 self.turn = Some(Instant::now());

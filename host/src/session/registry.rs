@@ -103,6 +103,7 @@ impl Registry {
         state.apply(&created);
         self.services.logs.append(session, 0, now, vec![created]).await.map_err(store_error)?;
         fault::point("session.unindexed");
+        crate::telemetry::metrics().sessions.add(1, &[]);
         let view = view(session, &state, 1, now, now);
         if let Some(key) = key {
             self.keys.note(&self.services.index, key, session).await;

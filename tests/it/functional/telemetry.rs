@@ -96,7 +96,8 @@ async fn collector() -> Result<(String, Received)> {
     Ok((url, received))
 }
 
-#[tokio::test]
+// The collector must be served while the test waits for the host's end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traces_and_metrics_reach_a_collector_where_one_is_named() -> Result<()> {
     let (url, received) = collector().await?;
     let arguments = vec!["--otlp-endpoint".to_owned(), url];

@@ -168,6 +168,17 @@ async fn a_stream_that_breaks_stalls_or_never_ends_is_an_error_with_the_right_ad
         ("is no HTTP", Act::Send("SSH-2.0-OpenSSH_9.2\r\n".into())),
         ("is a page", Act::Send(reply("200 OK", "text/html; charset=utf-8", page))),
         ("is something else", Act::Send(reply("200 OK", "image/png", "x"))),
+        (
+            "breaks in one piece",
+            Act::Send(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\"choices\":".into(),
+            ),
+        ),
+        (
+            "drips in one piece",
+            Act::Endless("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{".into(), " ".into()),
+        ),
+        ("tells the key", Act::Send(reply("200 OK", "application/json", "{\"authorization\":\"Bearer sk-canary\"}"))),
         ("is other JSON", Act::Send(reply("200 OK", "application/json", "{\"status\":\"ok\"}"))),
         (
             "breaks its length",
@@ -180,6 +191,7 @@ async fn a_stream_that_breaks_stalls_or_never_ends_is_an_error_with_the_right_ad
         let error = answer.unwrap_err();
         let words = crate::telemetry::chain(&error);
         let address = words.split("http://127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or("-");
+        assert!(!words.contains("sk-canary"), "{words}");
         told.push(format!("{name}: {:?}: {}", error.retry(), words.replace(address, "PORT")));
     }
     insta::assert_snapshot!(told.join("\n"));

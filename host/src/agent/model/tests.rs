@@ -156,6 +156,20 @@ fn a_stream_that_breaks_off_anywhere_hands_out_no_call() {
 }
 
 #[test]
+fn half_an_answer_that_its_server_gave_up_on_is_none() {
+    for reason in ["error", "abort", "insufficient_system_resource"] {
+        let [tools, ..] = OPENAI.map(|(_, stream)| stream);
+        let stream = tools.replace("\"finish_reason\":\"tool_calls\"", &format!("\"finish_reason\":\"{reason}\""));
+        let found = read(decoders()[1].0(), &[stream.as_bytes()]).1;
+        assert_eq!(found, Err(WireError::Unusable(Unusable::Failed(reason.into()))));
+    }
+    let [tools, ..] = OPENAI.map(|(_, stream)| stream);
+    let cut = tools.replace("\"finish_reason\":\"tool_calls\"", "\"finish_reason\":\"model_length\"");
+    let found = read(decoders()[1].0(), &[cut.as_bytes()]).1.unwrap();
+    assert_eq!((found.calls.len(), found.stop), (0, ModelStop::OutputLimit));
+}
+
+#[test]
 fn garbage_is_an_error_and_never_a_panic() {
     let garbage = [
         "data: not json\n\n",

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ostler_sandbox::probe::{Attempt, Outcome, Plan};
+use ostler_sandbox::wire::FailureKind;
 use ostler_sandbox::wire::launcher::Limits;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -49,7 +50,12 @@ async fn run(program: &Path, plan: &Plan, found: &mut HashMap<Attempt, Tried>) -
     while let Ok(line) = timeout_at(until, lines.next_line()).await {
         let Some(line) = line? else { break };
         let Outcome { attempt, refused } = serde_json::from_str(&line)?;
-        found.insert(attempt, refused.map_or(Tried::Works, Tried::Refused));
+        let tried = match refused {
+            None => Tried::Works,
+            Some(failure) if failure.kind == FailureKind::Outside => Tried::Not(failure.to_string()),
+            Some(failure) => Tried::Refused(failure),
+        };
+        found.insert(attempt, tried);
     }
     // It has said everything or is over its time: then it is killed, with what it started.
     timeout_at(until, child.wait()).await.map_or(Ok(()), |ended| ended.map(drop))

@@ -13,7 +13,7 @@ mod attempts;
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -131,6 +131,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn make(place: &Path) -> Result<Self, Failure> {
+        let place = place.canonicalize().step("find directory", || place.display().to_string())?;
+        ours_alone(&place)?;
         let path = place.join(format!(".ostler-doctor-{}", std::process::id()));
         // Open to be walked through: a namespace has no rights over folders of the host.
         let made = std::fs::DirBuilder::new().mode(0o755).create(&path);
@@ -141,6 +143,21 @@ impl Scratch {
     fn remove(self) -> Result<(), Failure> {
         std::fs::remove_dir_all(&self.0).step("remove directory", || self.0.display().to_string())
     }
+}
+
+/// Root works by path below this folder: nobody else may exchange a part of the path meanwhile. Otherwise nothing is tried, which
+/// [`FailureKind::Outside`] says.
+fn ours_alone(place: &Path) -> Result<(), Failure> {
+    for folder in place.ancestors() {
+        let found = std::fs::metadata(folder).step("inspect directory", || folder.display().to_string())?;
+        let theirs = found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw();
+        let writable = found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0;
+        if theirs || writable {
+            let why = format!("{} belongs to others, or others may write to it", folder.display());
+            return Err(failure(FailureKind::Outside, "trust directory", why));
+        }
+    }
+    Ok(())
 }
 
 /// Runs `work` in a forked child.

@@ -237,6 +237,19 @@ fn a_data_folder_that_is_closed_open_to_others_or_incomplete_is_told() -> Result
 }
 
 #[test]
+fn root_tries_nothing_in_a_folder_that_somebody_else_could_exchange() -> Result<()> {
+    let machine = Machine::new()?;
+    std::os::unix::fs::chown(machine.folder.path(), Some(65_534), Some(65_534))?;
+    let report = machine.plain(&SCRIPTED)?;
+    report.has("kernel.overlay", "Skipped", "belongs to others");
+    let names = fs::read_dir(machine.folder.path())?.map(|entry| Ok(entry?.file_name()));
+    let mut names: Vec<_> = names.collect::<Result<_>>()?;
+    names.sort();
+    assert_eq!(names, ["config.toml", "script.toml"], "nothing is left in it");
+    Ok(())
+}
+
+#[test]
 fn a_key_is_never_shown_and_a_file_of_one_is_judged_by_who_may_read_it() -> Result<()> {
     const CANARY: &str = "sk-canary-4711";
     let machine = Machine::new()?;

@@ -114,6 +114,18 @@ impl ModelServer {
         self.lock().requests.clone()
     }
 
+    /// Waits until so many requests have come.
+    pub async fn wait_for_requests(&self, count: usize) -> Result<()> {
+        let come = async {
+            while self.lock().requests.len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(crate::client::PATIENCE, come)
+            .await
+            .with_context(|| format!("{count} requests never came"))
+    }
+
     /// Keys that came with the requests so far.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {

@@ -69,34 +69,30 @@ pub fn replaceable(conversation: &[Message], tokens: u64, limits: Limits, times:
             cut = position;
         }
     }
-    let worth = conversation[..cut].iter().enumerate().any(|(position, _)| !stays(conversation, cut, position));
-    if worth { cut } else { 0 }
+    let stays = staying(conversation, cut);
+    if stays.len() < cut { cut } else { 0 }
 }
 
 /// The conversation with its first `replaced` messages replaced.
 #[must_use]
 pub fn apply(conversation: &[Message], replaced: usize, summary: &str) -> Vec<Message> {
     let cut = replaced.min(conversation.len());
-    let staying = (0..cut).filter(|position| stays(conversation, cut, *position));
-    let (instructions, prompts): (Vec<_>, Vec<_>) = staying
-        .map(|position| conversation[position].clone())
-        .partition(|message| matches!(message, Message::Context { .. }));
+    let (instructions, prompts): (Vec<_>, Vec<_>) =
+        staying(conversation, cut).into_iter().cloned().partition(|message| matches!(message, Message::Context { .. }));
     let summary = Message::Context { source: SOURCE.into(), text: summary.to_owned() };
     instructions.into_iter().chain([summary]).chain(prompts).chain(conversation[cut..].iter().cloned()).collect()
 }
 
-/// Whether a message before the cut is kept: what the session began with, and the prompt under way.
-fn stays(conversation: &[Message], cut: usize, position: usize) -> bool {
-    match &conversation[position] {
-        Message::Context { source, .. } => {
-            source != SOURCE && !conversation[..position].iter().any(|said| matches!(said, Message::Assistant { .. }))
-        }
-        Message::User { .. } => {
-            let later = conversation.get(position + 1..).unwrap_or_default();
-            !later.iter().any(|said| matches!(said, Message::User { .. })) && position < cut
-        }
+/// What is kept of the messages before the cut: what the session began with, and the prompt under way.
+fn staying(conversation: &[Message], cut: usize) -> Vec<&Message> {
+    let begun = conversation.iter().position(|said| matches!(said, Message::Assistant { .. })).unwrap_or(usize::MAX);
+    let asked = conversation.iter().rposition(|said| matches!(said, Message::User { .. }));
+    let stays = |(position, said): &(usize, &Message)| match said {
+        Message::Context { source, .. } => source != SOURCE && *position < begun,
+        Message::User { .. } => asked == Some(*position),
         Message::Assistant { .. } | Message::Tool { .. } => false,
-    }
+    };
+    conversation[..cut].iter().enumerate().filter(stays).map(|(_, said)| said).collect()
 }
 
 /// What to ask the model, to get a summary of the messages that are to be replaced.

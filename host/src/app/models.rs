@@ -1,5 +1,6 @@
 //! The models of the host, made of its configuration before anything is started, so that a wrong one is known at once.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ostler_protocol::ErrorCode;
@@ -14,7 +15,7 @@ const SCRIPTED: &str = "scripted";
 
 /// The models, with the default one checked as far as that is possible without asking anybody.
 pub(crate) fn models(config: &HostConfig) -> Result<Models, AppError> {
-    let scripted = config.script.is_some().then(|| scripted(config)).transpose()?;
+    let scripted = config.script.as_deref().map(scripted).transpose()?;
     let default = default(config, scripted.as_ref())?;
     let mut models = Models::new(Some(default.clone()));
     if let Some(scripted) = scripted {
@@ -38,8 +39,7 @@ pub(crate) fn models(config: &HostConfig) -> Result<Models, AppError> {
     Ok(models)
 }
 
-fn scripted(config: &HostConfig) -> Result<ScriptedModel, AppError> {
-    let path = config.script.as_deref().unwrap_or(std::path::Path::new(""));
+fn scripted(path: &Path) -> Result<ScriptedModel, AppError> {
     let script = Script::read(path)
         .map_err(|error| AppError::new(chain(&error), "the format is described in docs/src/scripted-model.md"))?;
     Ok(ScriptedModel::new(script))

@@ -38,10 +38,9 @@ impl Measure {
             }
             EventBody::TurnFinished { outcome, .. } => self.turn_finished(outcome),
             EventBody::ModelRequested { model, .. } => self.model = Some((Instant::now(), model.clone())),
-            EventBody::ModelRetried { after_ms, .. } => {
+            EventBody::ModelRetried { .. } => {
                 let provider = self.model_ended(Some("retried"));
                 metrics.model_retries.add(1, &[label("gen_ai.provider.name", provider)]);
-                tracing::debug!(after_ms, "the model is asked again");
             }
             EventBody::ModelResponded { first_token_ms, usage, calls, .. } => {
                 self.calls.extend(calls.iter().map(|call| (call.call, call.tool.clone())));
@@ -119,9 +118,7 @@ impl Measure {
         metrics().model_duration.record(seconds(began.elapsed()), &labels);
         provider
     }
-}
 
-impl Measure {
     /// Provider and name of a model, as labels.
     fn labels_of(&self, model: &str) -> (String, String) {
         let (provider, name) = model.split_once('/').unwrap_or(("unknown", model));

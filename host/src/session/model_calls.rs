@@ -136,13 +136,13 @@ fn again(error: &ModelError, failed_before: u32, limits: Limits) -> (Option<Retr
         model::Retry::Soon => Duration::ZERO,
     };
     // At least our own pause, with some chance in it: many sessions meet the same limit at once.
-    let backoff = ExponentialBuilder::default()
+    let mut backoff = ExponentialBuilder::default()
         .with_min_delay(FIRST_PAUSE)
         .with_max_delay(LONGEST_PAUSE / 2)
         .with_max_times(usize::MAX)
         .with_jitter()
         .build();
-    let own = backoff.skip(usize::try_from(failed_before.min(16)).unwrap_or(16)).take(1).next();
+    let own = backoff.nth(usize::try_from(failed_before.min(16)).unwrap_or(16));
     let pause = pause.max(own.unwrap_or(LONGEST_PAUSE));
     (Some(Retry { of, after_ms: super::job::milliseconds(pause) }), String::new())
 }

@@ -49,9 +49,9 @@ impl Lines {
         Ok(())
     }
 
-    /// Lines that were lost since this was asked last.
-    pub(super) fn take_lost(&self) -> u64 {
-        self.0.get().map_or(0, |file| std::mem::take(&mut lock(file).lost_unasked))
+    /// Lines that were lost so far.
+    pub(super) fn lost(&self) -> u64 {
+        self.0.get().map_or(0, |file| lock(file).lost_in_all)
     }
 
     fn line(&self, line: &[u8]) {
@@ -115,15 +115,14 @@ struct Rotating {
     limit: u64,
     /// Lines lost since the last one that was written.
     lost: u64,
-    /// Lines lost since somebody asked.
-    lost_unasked: u64,
+    lost_in_all: u64,
 }
 
 impl Rotating {
     fn open(folder: &Path, limit: u64) -> io::Result<Self> {
         let file = append(&path(folder, 0))?;
         let size = file.metadata()?.len();
-        Ok(Self { folder: folder.to_owned(), file, size, limit, lost: 0, lost_unasked: 0 })
+        Ok(Self { folder: folder.to_owned(), file, size, limit, lost: 0, lost_in_all: 0 })
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -143,7 +142,7 @@ impl Rotating {
         }
         if self.put(line).is_err() {
             self.lost += 1;
-            self.lost_unasked += 1;
+            self.lost_in_all += 1;
         }
     }
 
@@ -223,7 +222,7 @@ mod tests {
         lines.line(b"there is room\n");
         let written = read(folder.path(), 0);
         assert!(written[0].contains("2 lines of the log could not be written and are lost"), "{written:?}");
-        assert_eq!((written[1].as_str(), lines.lost_unasked), ("there is room", 2));
+        assert_eq!((written[1].as_str(), lines.lost_in_all), ("there is room", 2));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+use opentelemetry::metrics::{Counter, Histogram, Meter, ObservableCounter, UpDownCounter};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder, TextEncoder};
 
@@ -47,11 +47,19 @@ macro_rules! instruments {
     (@type gauge) => { UpDownCounter<i64> };
     (@type seconds) => { Histogram<f64> };
     (@type tokens) => { Histogram<u64> };
+    (@type lost) => { ObservableCounter<u64> };
     (@make $meter:ident counter $name:literal $unit:literal $meaning:literal) => {
         $meter.u64_counter($name).with_unit($unit).with_description($meaning).build()
     };
     (@make $meter:ident gauge $name:literal $unit:literal $meaning:literal) => {
         $meter.i64_up_down_counter($name).with_unit($unit).with_description($meaning).build()
+    };
+    (@make $meter:ident lost $name:literal $unit:literal $meaning:literal) => {
+        $meter
+            .u64_observable_counter($name)
+            .with_description($meaning)
+            .with_callback(|counter| counter.observe(super::lines_lost(), &[]))
+            .build()
     };
     (@make $meter:ident seconds $name:literal $unit:literal $meaning:literal) => {
         $meter.f64_histogram($name).with_unit($unit).with_description($meaning).with_boundaries(SECONDS.to_vec()).build()
@@ -83,7 +91,7 @@ instruments! {
     workspaces: counter = "ostler.workspaces", "", "Sandboxes that were made ready, or were lost", ["outcome"];
     workspace_duration: seconds = "ostler.workspace.start.duration", "s", "Time from the request for a sandbox to its being ready", [];
     pull_requests: counter = "ostler.pull_requests", "", "Pull requests that were opened or updated, and turns that published nothing", ["outcome"];
-    log_lines_lost: counter = "ostler.log.lines_lost", "", "Lines of the log that could not be written", [];
+    log_lines_lost: lost = "ostler.log.lines_lost", "", "Lines of the log that could not be written", [];
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new(&opentelemetry::global::meter("ostler")));
@@ -125,8 +133,6 @@ pub(super) fn begin(
 
 /// Everything that was counted, in Prometheus' text format.
 pub fn prometheus_text() -> Result<String, TelemetryError> {
-    let lost = super::lines_lost();
-    metrics().log_lines_lost.add(lost, &[]);
     let failed = |source: prometheus::Error| TelemetryError::Metrics(Box::new(source));
     let mut text = Vec::new();
     if let Some(registry) = REGISTRY.get() {
@@ -176,6 +182,7 @@ mod tests {
             "ostler_turns_total{outcome=\"done\"} 2",
             "ostler_turn_duration_seconds_bucket{outcome=\"done\",le=\"0.5\"} 1",
             "ostler_turns_active 1",
+            "ostler_log_lines_lost_total 0",
         ] {
             assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
         }

@@ -125,7 +125,8 @@ pub fn begin(folder: &Path, otlp: Option<&str>) -> Result<Running, TelemetryErro
         let provider = otlp::tracers(endpoint)?;
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("ostler"));
         if let Some(handle) = TRACES.get() {
-            handle.reload(Some(layer)).map_err(|error| TelemetryError::Twice(Box::new(error)))?;
+            let failed = |error| TelemetryError::Otlp { endpoint: endpoint.to_owned(), source: Box::new(error) };
+            handle.reload(Some(layer)).map_err(failed)?;
         }
         traces = Some(provider);
     }
@@ -146,9 +147,9 @@ impl Running {
     }
 }
 
-/// Lines of the log that were lost since this was asked last.
+/// Lines of the log that were lost so far.
 fn lines_lost() -> u64 {
-    LINES.take_lost()
+    LINES.lost()
 }
 
 /// An error and its causes in one line: `could not …: permission denied`.

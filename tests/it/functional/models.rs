@@ -203,9 +203,7 @@ async fn a_stop_and_a_restart_reach_a_model_that_says_nothing() -> Result<()> {
 
     server.fail_with([Fault::Stall(3)]);
     host.client.prompt(session, "second").await?;
-    while server.requests().len() < 2 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    server.wait_for_requests(2).await?;
     host.kill()?;
     host.launch().await?;
     let events = host.client.wait_until_idle(session).await?;

@@ -341,6 +341,7 @@ impl Reading<'_> {
             if total > MAX_ANSWER {
                 return Err(self.provider.endless(format!("is longer than {MAX_ANSWER} bytes")));
             }
+            // A timeout lets what is ready pass: a stream that always has more would never meet it.
             if tokio::time::Instant::now() >= deadline {
                 return Err(self.provider.too_long());
             }

@@ -282,6 +282,7 @@ impl Host {
         let mut command = self.command(&["up", "--listen", "127.0.0.1:0", "--image", "base"])?;
         command.arg("--data").arg(self.data());
         self.model(&mut command);
+        command.args(&self.options.arguments).envs(self.options.environment.clone());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let stdout = child.stdout.take().context("the host's output")?;
         self.child = Some(child);

@@ -59,14 +59,14 @@ struct Reading {
     lines: BufReader<File>,
     inode: u64,
     /// The beginning of a line whose end is not there yet.
-    partial: String,
+    partial: Vec<u8>,
 }
 
 fn open(path: &Path) -> Result<Option<Reading>, CliError> {
     match File::open(path) {
         Ok(file) => {
             let inode = file.metadata().map_err(|source| failed(path, source))?.ino();
-            Ok(Some(Reading { lines: BufReader::new(file), inode, partial: String::new() }))
+            Ok(Some(Reading { lines: BufReader::new(file), inode, partial: Vec::new() }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(failed(path, source)),
@@ -80,13 +80,11 @@ fn failed(path: &Path, source: io::Error) -> CliError {
 /// Reads every whole line that is there.
 fn read(file: &mut Reading, take: &mut impl FnMut(String)) -> io::Result<()> {
     loop {
-        let mut bytes = Vec::new();
-        if file.lines.read_until(b'\n', &mut bytes)? == 0 {
+        if file.lines.read_until(b'\n', &mut file.partial)? == 0 {
             return Ok(());
         }
-        file.partial.push_str(&String::from_utf8_lossy(&bytes));
-        if file.partial.ends_with('\n') {
-            take(std::mem::take(&mut file.partial).trim_end().to_owned());
+        if file.partial.ends_with(b"\n") {
+            take(String::from_utf8_lossy(&std::mem::take(&mut file.partial)).trim_end().to_owned());
         }
     }
 }
@@ -101,17 +99,18 @@ fn follow(
     loop {
         std::thread::sleep(LOOK);
         let mut lines = Vec::new();
+        // Asked before the file is read: where another one has taken the name by now, this one is whole.
+        let named = std::fs::metadata(path).ok().map(|metadata| metadata.ino());
         if let Some(file) = &mut current {
             // A file that was cut is read from its beginning again.
             let position = file.lines.stream_position().map_err(|source| failed(path, source))?;
             let length = file.lines.get_ref().metadata().map_err(|source| failed(path, source))?.len();
             if length < position {
                 file.lines.rewind().map_err(|source| failed(path, source))?;
+                file.partial.clear();
             }
             read(file, &mut |line| lines.push(line)).map_err(|source| failed(path, source))?;
         }
-        // Another file has taken the name: what is left of the old one was read just now.
-        let named = std::fs::metadata(path).ok().map(|metadata| metadata.ino());
         if named.is_some() && named != current.as_ref().map(|file| file.inode) {
             current = open(path)?;
         }

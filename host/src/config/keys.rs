@@ -114,8 +114,10 @@ fn read(path: &Path) -> Result<Secret, KeyFileError> {
         return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
     }
     let mut bytes = Vec::new();
-    file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-    let text = std::str::from_utf8(&bytes).ok();
+    // One byte more than it may have: the beginning of something longer is no key.
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let whole = u64::try_from(bytes.len()).is_ok_and(|length| length <= MOST_BYTES);
+    let text = std::str::from_utf8(&bytes).ok().filter(|_| whole);
     text.and_then(key).ok_or_else(|| KeyFileError::NoKey(path.to_owned()))
 }
 

@@ -71,7 +71,10 @@ impl Index {
         let path = path.to_owned();
         Ok(Self {
             thread: Thread::start("index-db", move || {
-                database::open(&path, &[&format!("{} {SESSIONS}", pulls::PULLS_MIGRATION), PAGES, KEYS])
+                // As many as the format says, or it does not compile.
+                let first = format!("{} {SESSIONS}", pulls::PULLS_MIGRATION);
+                let steps: [&str; FORMAT as usize] = [&first, PAGES, KEYS];
+                database::open(&path, &steps)
             })??,
         })
     }

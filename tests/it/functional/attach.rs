@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ostler_tests::Host;
@@ -86,7 +86,14 @@ impl Terminal {
 
     /// Waits for the end of the program; the terminal must be as it was before.
     fn ended(&mut self) -> Result<ExitStatus> {
-        let status = self.child.wait()?;
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            anyhow::ensure!(Instant::now() < deadline, "`attach` did not end");
+            std::thread::sleep(Duration::from_millis(10));
+        };
         let modes = tcgetattr(&self.slave)?.local_modes;
         assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{modes:?}");
         self.wait_for("the screen of before", |screen| {

@@ -1,7 +1,6 @@
 //! What a host tells about itself: the log in files, metrics, traces.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -122,8 +121,8 @@ async fn traces_and_metrics_reach_a_collector_where_one_is_named() -> Result<()>
 async fn a_collector_that_is_not_there_costs_nothing() -> Result<()> {
     let arguments = vec!["--otlp-endpoint".to_owned(), "http://127.0.0.1:1".to_owned()];
     let (mut host, _) = after_a_turn(HostOptions { arguments, ..HostOptions::default() }).await?;
-    let ended = tokio::time::timeout(Duration::from_secs(30), async { host.stop() }).await??;
-    assert_eq!(ended, Some(0), "{}", host.log());
+    // `stop` fails by itself where the host does not end in time.
+    assert_eq!(host.stop()?, Some(0), "{}", host.log());
     Ok(())
 }
 

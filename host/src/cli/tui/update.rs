@@ -1,6 +1,6 @@
 //! What the screen becomes when something happens, and what is to be done about it. Pure: no clock, no terminal, no host.
 
-use crossterm::event::{KeyCode, KeyEvent, KeyEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ostler_protocol::EventBody;
 
 use super::editor::{Reach, TooLong};
@@ -127,6 +127,10 @@ fn pressed(state: &mut State, key: KeyEvent) -> Vec<Effect> {
 
 /// The answer to the question whether the turn is to be stopped. What is neither yes nor no leaves it open.
 fn answered(state: &mut State, key: KeyEvent) -> Vec<Effect> {
+    // Ctrl-Y is not "y": a turn is stopped by an answer only.
+    if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
+        return Vec::new();
+    }
     match key.code {
         KeyCode::Char('y' | 'Y') => {
             state.overlay = None;

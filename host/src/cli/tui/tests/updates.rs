@@ -38,6 +38,7 @@ fn each_key_does_what_the_sheet_says() {
         ("go", "ctrl-x esc", "go", vec![]),
         ("go", "ctrl-x q n", "go", vec![]),
         ("go", "ctrl-x y", "go", vec![Effect::Stop]),
+        ("go", "ctrl-x ctrl-y", "go", vec![]),
         ("go", "ctrl-x ctrl-c", "go", vec![Effect::Leave]),
         ("go", "ctrl-r", "go", vec![]),
         ("go", "f1 x", "gox", vec![]),

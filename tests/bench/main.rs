@@ -6,6 +6,8 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod e2e;
+mod live;
+mod memory;
 mod record;
 mod sandbox;
 
@@ -32,6 +34,9 @@ fn main() -> Result<()> {
     if wanted("sandbox") {
         eprintln!("sandbox: exec, create and start, against fork and runc");
         records.extend(runtime.block_on(sandbox::run())?);
+        eprintln!("sandbox: idle, warm, beside a neighbour and among two hundred");
+        records.extend(runtime.block_on(memory::run())?);
+        records.extend(runtime.block_on(live::run())?);
     }
     if wanted("e2e") {
         eprintln!("e2e: from a prompt to the first model request");

@@ -9,6 +9,7 @@ use serde_json::json;
 pub struct Record {
     suite: &'static str,
     name: &'static str,
+    unit: &'static str,
     goal: &'static str,
     samples: Vec<f64>,
     peer: Option<(&'static str, Vec<f64>)>,
@@ -17,12 +18,23 @@ pub struct Record {
 impl Record {
     /// A measure in milliseconds.
     pub fn new(suite: &'static str, name: &'static str, goal: &'static str, samples: &[Duration]) -> Self {
-        Self { suite, name, goal, samples: sorted(samples), peer: None }
+        Self { suite, name, unit: "ms", goal, samples: milliseconds(samples), peer: None }
+    }
+
+    /// A measure in another unit.
+    pub fn values(
+        suite: &'static str,
+        name: &'static str,
+        unit: &'static str,
+        goal: &'static str,
+        samples: Vec<f64>,
+    ) -> Self {
+        Self { suite, name, unit, goal, samples: sorted(samples), peer: None }
     }
 
     /// The same measure beside a peer.
     pub fn beside(mut self, peer: &'static str, samples: &[Duration]) -> Self {
-        self.peer = Some((peer, sorted(samples)));
+        self.peer = Some((peer, milliseconds(samples)));
         self
     }
 
@@ -40,7 +52,7 @@ impl Record {
         json!({
             "suite": self.suite,
             "name": self.name,
-            "unit": "ms",
+            "unit": self.unit,
             "n": self.samples.len(),
             "p50": round(percentile(&self.samples, 50.0)),
             "p95": round(percentile(&self.samples, 95.0)),
@@ -53,10 +65,13 @@ impl Record {
     }
 }
 
-fn sorted(samples: &[Duration]) -> Vec<f64> {
-    let mut sorted: Vec<f64> = samples.iter().map(|sample| sample.as_secs_f64() * 1000.0).collect();
-    sorted.sort_by(f64::total_cmp);
-    sorted
+fn milliseconds(samples: &[Duration]) -> Vec<f64> {
+    sorted(samples.iter().map(|sample| sample.as_secs_f64() * 1000.0).collect())
+}
+
+fn sorted(mut samples: Vec<f64>) -> Vec<f64> {
+    samples.sort_by(f64::total_cmp);
+    samples
 }
 
 /// The nearest-rank percentile of sorted samples; NaN of none.
@@ -68,8 +83,8 @@ fn percentile(sorted: &[f64], percent: f64) -> f64 {
 /// All records for people.
 pub fn table(records: &[Record]) -> String {
     let mut text = format!(
-        "{:<44} {:>5} {:>9} {:>9} {:>9}  {:<22} {:>9} {:>6}  {}\n",
-        "measure (ms)", "n", "p50", "p95", "p99", "peer", "peer p50", "ratio", "goal"
+        "{:<44} {:<5} {:>5} {:>9} {:>9} {:>9}  {:<22} {:>9} {:>6}  {}\n",
+        "measure", "unit", "n", "p50", "p95", "p99", "peer", "peer p50", "ratio", "goal"
     );
     for record in records {
         let (peer, peer_p50, ratio) = match (&record.peer, record.peer_p50(), record.ratio()) {
@@ -78,10 +93,10 @@ pub fn table(records: &[Record]) -> String {
         };
         let [p50, p95, p99] = [50.0, 95.0, 99.0].map(|percent| percentile(&record.samples, percent));
         let name = format!("{}.{}", record.suite, record.name);
-        let n = record.samples.len();
+        let (unit, n) = (record.unit, record.samples.len());
         let _ = writeln!(
             text,
-            "{name:<44} {n:>5} {p50:>9.2} {p95:>9.2} {p99:>9.2}  {peer:<22} {peer_p50:>9} {ratio:>6}  {}",
+            "{name:<44} {unit:<5} {n:>5} {p50:>9.2} {p95:>9.2} {p99:>9.2}  {peer:<22} {peer_p50:>9} {ratio:>6}  {}",
             record.goal
         );
     }

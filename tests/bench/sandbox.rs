@@ -1,61 +1,51 @@
 //! The sandbox runtime by itself: exec, create and start, against fork and runc.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ostler_sandbox::client::{Deadlines, Guest, Launcher, spawn_launcher};
-use ostler_sandbox::launcher::LauncherConfig;
-use ostler_sandbox::store::Store;
+use ostler_sandbox::client::{Deadlines, Guest};
 use ostler_sandbox::wire::guest::Exec;
-use ostler_sandbox::wire::launcher::{Files, Limits};
+use ostler_sandbox::wire::launcher::Files;
+use ostler_tests::runtime::{DEADLINE, LIMITS, PROGRAM, Runtime, new_id};
 use tokio::io::AsyncReadExt;
 
 use crate::record::Record;
 
-/// A static program, the same for us and for the peers.
-const PROGRAM: &str = "/bin/busybox";
-
 const EXECS: usize = 300;
 const CREATES: usize = 40;
-const LIMITS: Limits = Limits { memory: 1 << 30, pids: 512, cpu_millis: 2000 };
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs the suite.
 pub async fn run() -> Result<Vec<Record>> {
     ensure!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: apt-get install busybox-static");
-    let folder = tempfile::Builder::new().prefix("ostler-bench-").tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    let data = folder.path().join("data");
-    ostler_tests::host::copy_images(&data)?;
-    let launcher = start_launcher(folder.path(), &data).await?;
-    let image = Store::at(&data.join("store")).resolve("base")?.as_str().to_owned();
-    let runc = Runc::prepare(folder.path(), &data)?;
+    let runtime = Runtime::prepare()?;
+    let (launcher, _) = runtime.connect(1).await?;
+    let runc = Runc::prepare(&runtime)?;
 
-    let started = launcher.create("01jd3kq4v5w6x7y8z9a0b1c2d3", &image, LIMITS, DEADLINE).await?;
+    let only = new_id();
+    let started = launcher.create(&only, &runtime.image, LIMITS, DEADLINE).await?;
     let guest = Guest::connect(started.control, 1, Deadlines::default()).await?;
     let program = fs::read(PROGRAM)?;
     guest.write_file("busybox", &program, 0o755).await?;
     runc.run("exec-peer")?;
     let (mut ours, mut fork, mut runc_exec) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..EXECS {
-        ours.push(exec(&guest, number).await?);
-        fork.push(plain()?);
+        ours.push(exec(&guest, number, "/workspace/busybox").await?);
+        fork.push(plain(PROGRAM)?);
         if number % 10 == 0 {
             runc_exec.push(runc.exec("exec-peer")?);
         }
     }
     runc.delete("exec-peer")?;
-    launcher.destroy("01jd3kq4v5w6x7y8z9a0b1c2d3", Files::Remove).await?;
+    launcher.destroy(&only, Files::Remove).await?;
 
     let (mut create, mut runc_run) = (Vec::new(), Vec::new());
     for number in 0..CREATES {
-        let sandbox = format!("01jd3kq4v5w6x7y8z9a0b1c{number:03}");
+        let sandbox = new_id();
         let began = Instant::now();
-        let started = launcher.create(&sandbox, &image, LIMITS, DEADLINE).await?;
+        let started = launcher.create(&sandbox, &runtime.image, LIMITS, DEADLINE).await?;
         let guest = Guest::connect(started.control, 1, Deadlines::default()).await?;
         create.push(began.elapsed());
         drop(guest);
@@ -64,29 +54,20 @@ pub async fn run() -> Result<Vec<Record>> {
         runc_run.push(runc.run(&name)?);
         runc.delete(&name)?;
     }
-    launcher.shutdown().await?;
+    runtime.shut_down(launcher).await?;
     Ok(vec![
-        Record::new("sandbox", "exec", "ratio <= 2.5", &ours).beside("fork+exec", &fork),
-        Record::new("sandbox", "exec_runc", "ratio <= 0.2", &ours).beside("runc exec", &runc_exec),
-        Record::new("sandbox", "create_start", "ratio <= 0.8", &create).beside("runc run --detach", &runc_run),
+        Record::new("sandbox", "exec", "ratio <= 2", &ours).beside("fork+exec", &fork),
+        Record::new("sandbox", "exec_runc", "ratio <= 0.1", &ours).beside("runc exec", &runc_exec),
+        Record::new("sandbox", "create_start", "ratio <= 0.6", &create).beside("runc run --detach", &runc_run),
     ])
 }
 
-async fn start_launcher(folder: &Path, data: &Path) -> Result<Launcher> {
-    let socket = folder.join("launcher.sock");
-    let config = LauncherConfig::new(data.join("store"), folder.join("launcher"), socket.clone());
-    let mut command = Command::new(ostler_tests::host::binary()?);
-    command.arg("internal-launcher").arg(config.to_argument()?);
-    spawn_launcher(command, &socket, &folder.join("launcher.log"), Duration::from_secs(20))?;
-    Ok(Launcher::connect(&socket, 1).await?.0)
-}
-
 /// From the request in the host to exit and end of output in the host.
-async fn exec(guest: &Guest, number: usize) -> Result<Duration> {
+pub async fn exec(guest: &Guest, number: usize, program: &str) -> Result<Duration> {
     let call = format!("bench-{number}");
     let spec = Exec {
         call: call.clone(),
-        argv: vec!["/workspace/busybox".into(), "true".into()],
+        argv: vec![program.into(), "true".into()],
         env: Vec::new(),
         cwd: "/".into(),
         timeout_ms: 10_000,
@@ -104,9 +85,9 @@ async fn exec(guest: &Guest, number: usize) -> Result<Duration> {
 }
 
 /// A plain fork and exec of the same program, output read to its end.
-fn plain() -> Result<Duration> {
+pub fn plain(program: &str) -> Result<Duration> {
     let began = Instant::now();
-    let output = Command::new(PROGRAM).arg("true").env_clear().stdin(Stdio::null()).output()?;
+    let output = Command::new(program).arg("true").env_clear().stdin(Stdio::null()).output()?;
     let took = began.elapsed();
     ensure!(output.status.success());
     Ok(took)
@@ -120,10 +101,10 @@ struct Runc {
 
 impl Runc {
     /// A bundle over a copy of the image's layer, with the same kinds of namespaces as ours.
-    fn prepare(folder: &Path, data: &Path) -> Result<Self> {
-        let (bundle, root) = (folder.join("bundle"), folder.join("runc"));
+    fn prepare(runtime: &Runtime) -> Result<Self> {
+        let (bundle, root) = (runtime.folder().join("bundle"), runtime.folder().join("runc"));
         fs::create_dir_all(&bundle)?;
-        let layers = data.join("store/layers");
+        let layers = runtime.store().join("layers");
         let layer = fs::read_dir(&layers)?.next().context("the image has a layer")??.path();
         succeed(Command::new("cp").arg("-a").arg(&layer).arg(bundle.join("rootfs")))?;
         fs::copy(PROGRAM, bundle.join("rootfs/busybox"))?;

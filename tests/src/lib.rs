@@ -11,8 +11,10 @@ pub mod debian_root;
 pub mod host;
 pub mod model_server;
 pub mod repository;
+pub mod runtime;
 pub mod script;
 pub mod small_disk;
+pub mod torture;
 
 pub use client::Client;
 pub use debian_root::DebianRoot;

@@ -5,3 +5,4 @@ mod import;
 mod kill;
 mod publishing;
 mod repeating;
+mod torture;

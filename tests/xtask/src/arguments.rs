@@ -14,6 +14,8 @@ Usage: cargo xtask <task>
                             --model anthropic/NAME or openai/NAME asks a real model (see docs/src/models.md)
   test [FILTER]...          set up, then run every test (or those whose name contains a filter)
   bench [SUITE] [--json F]  set up, then measure
+  torture SUITE             set up, then be rough for long: sandbox [--creates N] [--concurrency N]
+                            [--minutes N] [--seed N]
   setup                     only set up: packages, wasm target, host, plugins, base image, tools of tests
   package                   build for release and make a Debian package in target/package;
                             --profile P: build in another profile; --binary F --policy F: take what was built;
@@ -21,7 +23,7 @@ Usage: cargo xtask <task>
   lint                      formatting and clippy, warnings denied
   book                      build the documentation into target/book
 
-Options of the first five:
+Options of the first six:
   --no-packages             take the installed Debian packages as they are
   --refresh-image           make the base image anew, with today's packages (not of `package`)
 
@@ -48,6 +50,13 @@ pub enum Task {
         /// How to set up.
         setup: SetupOptions,
         /// Passed to the benchmark program.
+        arguments: Vec<String>,
+    },
+    /// Set up and be rough for long.
+    Torture {
+        /// How to set up.
+        setup: SetupOptions,
+        /// Passed to the torture program.
         arguments: Vec<String>,
     },
     /// Make a Debian package.
@@ -139,7 +148,8 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Task> {
             Some(option) => Err(unknown("option", option)),
             None => Ok(Task::Test { setup, filters: rest }),
         },
-        // The benchmark program checks its own arguments.
+        // These programs check their own arguments.
+        "torture" => Ok(Task::Torture { setup, arguments: rest }),
         "bench" => Ok(Task::Bench { setup, arguments: rest }),
         "demo" | "setup" | "lint" | "book" => match (rest.first(), task.as_str()) {
             (Some(argument), _) => Err(unknown("argument", argument)),
@@ -193,6 +203,13 @@ mod tests {
             Task::Bench {
                 setup: SetupOptions::default(),
                 arguments: vec!["sandbox".into(), "--json".into(), "out.json".into()]
+            }
+        );
+        assert_eq!(
+            read("torture sandbox --minutes 1").unwrap(),
+            Task::Torture {
+                setup: SetupOptions::default(),
+                arguments: vec!["sandbox".into(), "--minutes".into(), "1".into()]
             }
         );
         assert_eq!(read("package").unwrap(), Task::Package(PackageOptions::default()));

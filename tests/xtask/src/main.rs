@@ -2,7 +2,8 @@
 //! each.
 //!
 //! ```text
-//! arguments ─► setup (packages, wasm target, host, plugins, base image) ─► test (and its tools) | demo | bench
+//! arguments ─► setup (packages, wasm target, host, plugins, base image) ─► test (and its tools) | demo | bench |
+//!          │                                                                 torture
 //!          ├─► package
 //!          └─► lint | book
 //! ```
@@ -25,6 +26,7 @@ mod process;
 mod setup;
 mod stamp;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -56,6 +58,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { setup, filters } => test::run(&Layout::find()?, &setup, &filters)?,
         Task::Demo(options) => demo::run(&Layout::find()?, &options)?,
         Task::Bench { setup, arguments } => bench::run(&Layout::find()?, &setup, &arguments)?,
+        Task::Torture { setup, arguments } => torture::run(&Layout::find()?, &setup, &arguments)?,
         Task::Package(options) => package::run(&Layout::find()?, &options)?,
         Task::Lint => lint::run(&Layout::find()?)?,
         Task::Book => book::run(&Layout::find()?)?,

@@ -67,6 +67,13 @@ pub(crate) fn is_single_threaded() -> std::io::Result<bool> {
     Ok(std::fs::read_dir("/proc/self/task")?.count() == 1)
 }
 
+/// Whether a process has not ended. One that has but was not waited for has.
+pub(crate) fn lives(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    // The state comes after the name, which may hold anything.
+    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
+}
+
 /// Gives a fresh child the signal state that a program expects: nothing blocked, `SIGPIPE` not ignored, and
 /// names it. The child dies with its parent.
 pub(crate) fn become_child(name: &std::ffi::CStr) -> Result<(), Errno> {

@@ -13,13 +13,14 @@
 //! Sources: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use ostler_wire::Failure;
 use ostler_wire::launcher::Limits;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use super::DEVICES;
 use crate::step::Step;
@@ -55,6 +56,21 @@ enum Absent {
 }
 
 impl Leaf {
+    /// Sends SIGKILL to every process in the groups, the caller among them. Works where the hierarchies cannot be seen.
+    pub(crate) fn kill(&self) {
+        if let Some(unified) = &self.unified
+            && unified.set("cgroup.kill", 1, Absent::Fail).is_ok()
+        {
+            return;
+        }
+        for group in self.unified.iter().chain(&self.legacy) {
+            for pid in group.processes().into_iter().filter(|pid| *pid != rustix::process::getpid()) {
+                // One that has ended meanwhile is what is wanted.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
     /// Sets the limits on memory, processes and devices. To be called before anything enters the sandbox's root.
     pub(crate) fn limit(&self, limits: Limits) -> Result<(), Failure> {
         let Limits { memory, pids, .. } = limits;
@@ -108,6 +124,14 @@ impl Group {
 
     fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|found| found == controller)
+    }
+
+    fn processes(&self) -> Vec<Pid> {
+        let opened = openat(&self.directory, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let mut text = String::new();
+        let read = opened.map_err(Into::into).and_then(|file| File::from(file).read_to_string(&mut text));
+        let lines = if read.is_ok() { text.lines() } else { "".lines() };
+        lines.filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect()
     }
 
     fn set(&self, file: &str, value: impl std::fmt::Display, absent: Absent) -> Result<(), Failure> {

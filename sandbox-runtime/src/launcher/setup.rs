@@ -7,13 +7,13 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ostler_wire::{Failure, FailureKind};
 use rustix::fs::{FlockOperation, MemfdFlags, Mode, SealFlags, fcntl_add_seals, flock, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 
 use super::leases::Leases;
@@ -27,6 +27,9 @@ use crate::store::Store;
 /// The launcher is ended last when the machine is out of memory.
 const OOM_SCORE: &str = "-900";
 
+/// Longest wait for a lock whose holder has ended.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 16;
 
@@ -38,17 +41,23 @@ impl Lock {
         let path = state.join(LOCK);
         let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = open.step("open lock", || path.display().to_string()).map_err(LauncherError::Step)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // A holder that is only just writing its number is shown as a question mark.
-                let _ = (&file).take(16).read_to_string(&mut holder);
-                let holder = if holder.trim().is_empty() { "?".to_owned() } else { holder.trim().to_owned() };
-                return Err(LauncherError::Held { state: state.to_owned(), holder });
-            }
-            Err(error) => {
-                return Err(error).step("lock", || path.display().to_string()).map_err(LauncherError::Step);
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) => {
+                    let holder = holder(&file);
+                    let has_ended =
+                        holder.trim().parse().ok().and_then(Pid::from_raw).is_some_and(|pid| !process::lives(pid));
+                    // A process that the holder had just forked when it was killed still has the lock, for a moment.
+                    if !has_ended || Instant::now() > until {
+                        return Err(LauncherError::Held { state: state.to_owned(), holder });
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => {
+                    return Err(error).step("lock", || path.display().to_string()).map_err(LauncherError::Step);
+                }
             }
         }
         let pid = rustix::process::getpid().as_raw_nonzero();
@@ -64,6 +73,13 @@ impl Lock {
     pub(super) fn forget(&self) {
         let _ = self.0.set_len(0);
     }
+}
+
+/// Process number in a lock file. A holder that is only just writing its number is shown as a question mark.
+fn holder(mut file: &File) -> String {
+    let mut holder = String::new();
+    let _ = file.rewind().and_then(|()| file.take(16).read_to_string(&mut holder));
+    if holder.trim().is_empty() { "?".to_owned() } else { holder.trim().to_owned() }
 }
 
 /// The listening socket and its file.

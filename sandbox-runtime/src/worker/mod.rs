@@ -23,6 +23,7 @@ mod spec;
 mod staging;
 pub(crate) mod trial;
 
+use std::cell::OnceCell;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, chown};
@@ -85,12 +86,16 @@ pub(crate) fn run(job: &Job, descriptors: Descriptors) -> i32 {
     else {
         return 1;
     };
-    let worker = Worker { job, report, guest, _control: control };
+    let worker = Worker { job, report, guest, groups: OnceCell::new(), _control: control };
     match worker.make() {
         Ok(record) => i32::from(record.sync().is_err()),
         Err(failed) => {
-            // Without its socket there is nobody to tell; the status says that it failed.
-            let _ = worker.tell(&Report::Failed(failed), None);
+            if worker.tell(&Report::Failed(failed), None).is_err()
+                && let Some(groups) = worker.groups.get()
+            {
+                // Nobody is left to end what was begun.
+                groups.kill();
+            }
             2
         }
     }
@@ -100,6 +105,8 @@ struct Worker<'a> {
     job: &'a Job,
     report: OwnedFd,
     guest: OwnedFd,
+    /// The sandbox's control groups, once they were entered.
+    groups: OnceCell<cgroup::Leaf>,
     /// Descriptor 3, kept open for PID 1 to inherit.
     _control: OwnedFd,
 }
@@ -107,7 +114,8 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn make(&self) -> Result<record::Written, Failure> {
         let Job { record, store, cgroups, mount_point, .. } = self.job;
-        let groups = cgroups.enter(&record.sandbox)?;
+        let entered = cgroups.enter(&record.sandbox)?;
+        let groups = self.groups.get_or_init(|| entered);
         let layers = layers(store, &record.image)?;
         let files = store.sandbox(&record.sandbox);
         let written = make_files(&files, record)?;
@@ -120,8 +128,16 @@ impl Worker<'_> {
         overlay::check_tree(record.uid_base)?;
         staging.leave_host()?;
         groups.limit(self.job.limits)?;
-        self.start(&pair, &groups)?;
+        self.outlive_launcher()?;
+        self.start(&pair, groups)?;
         Ok(written)
+    }
+
+    /// From now on the end of the launcher is not the end of this process: what libcontainer has cloned does not die with
+    /// it, and waits for it for ever. It goes on, finds at its next report that nobody is there, and ends everything.
+    fn outlive_launcher(&self) -> Result<(), Failure> {
+        rustix::process::set_parent_process_death_signal(None)
+            .step("outlive the launcher", || "in the worker".to_owned())
     }
 
     /// Builds and starts the container and sends its process descriptor.

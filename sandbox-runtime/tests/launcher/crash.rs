@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ostler_wire::launcher::Files;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Bench, LIMITS, PATIENCE, done, processes_of, processes_where, words};
+use crate::support::{Bench, LIMITS, PATIENCE, done, eventually, processes_of, processes_where, words};
 
 #[tokio::test]
 async fn a_killed_worker_fails_its_create_and_leaves_nothing() {
@@ -48,6 +48,36 @@ async fn a_killed_worker_fails_its_create_and_leaves_nothing() {
     let range = bench.config.uid_first;
     assert_eq!(processes_of(range), Vec::<i32>::new());
     done(&bench.create(&launcher, &bench.id(999)).await.control, "ping");
+}
+
+/// Nobody comes after the launcher: what it was making must end by itself, at whatever point it was.
+#[tokio::test]
+async fn what_a_launcher_was_making_when_it_was_killed_ends_without_another() {
+    // With the guest itself, which ends when nobody is at the other end of its socket.
+    let mut bench = Bench::with(|config| config.guest = None);
+    for round in 0..20u32 {
+        let (launcher, _) = bench.connect(u64::from(round) + 1).await;
+        let asked: Vec<_> = (0..4)
+            .map(|number| {
+                let (launcher, image, id) = (launcher.clone(), bench.image.clone(), bench.id(round * 10 + number));
+                tokio::spawn(async move { launcher.create(&id, &image, LIMITS, PATIENCE).await.map(drop) })
+            })
+            .collect();
+        // Another point each time: a create takes some 20 ms here.
+        tokio::time::sleep(std::time::Duration::from_micros(1500 * u64::from(round))).await;
+        bench.kill_launcher();
+        for answer in asked {
+            let _ = answer.await.unwrap();
+        }
+        drop(launcher);
+        let range = bench.config.uid_first..bench.config.uid_first + 65_536 * bench.config.uid_ranges;
+        let has_uid = |status: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+            line.split_whitespace().filter_map(|uid| uid.parse::<u32>().ok()).any(|uid| range.contains(&uid))
+        };
+        eventually("every process ends", || processes_where("status", has_uid).is_empty());
+        bench.start();
+    }
 }
 
 #[tokio::test]
@@ -101,20 +131,18 @@ async fn a_killed_launcher_is_cleaned_up_after_by_the_next() {
     done(&started.control, "spawn");
     // The worker has synced the record when it is gone.
     let record = bench.files(&kept).join("sandbox.json");
-    crate::support::eventually("the record", || record.exists());
+    eventually("the record", || record.exists());
     fs::create_dir_all(bench.files(&half_made).join("upper/some/where")).unwrap();
     fs::create_dir_all(bench.config.store.join("trash/old/tree")).unwrap();
     bench.kill_launcher();
     assert!(!processes_of(base).is_empty(), "a crash of the launcher ends nothing");
     bench.start();
     // They were killed; the first process of the machine reaps them, not the launcher.
-    crate::support::eventually("no process is left", || processes_of(base).is_empty());
+    eventually("no process is left", || processes_of(base).is_empty());
     let (launcher, living) = bench.connect(2).await;
     assert_eq!(living, Vec::<String>::new());
     assert!(!bench.files(&half_made).exists());
-    crate::support::eventually("the trash is empty", || {
-        fs::read_dir(bench.config.store.join("trash")).unwrap().count() == 0
-    });
+    eventually("the trash is empty", || fs::read_dir(bench.config.store.join("trash")).unwrap().count() == 0);
     bench.assert_nothing_left(&kept);
     let again = bench.create(&launcher, &kept).await;
     assert_eq!((again.info.restored, again.info.uid_base), (true, base));

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
 
 use super::{LauncherClientError, dial};
+use crate::process;
 
 /// The most of a log file that is shown in an error, in bytes.
 const LOG_TAIL: usize = 2000;
@@ -36,8 +38,14 @@ pub fn spawn_launcher(
     log: &Path,
     within: Duration,
 ) -> Result<Spawned, LauncherClientError> {
-    if dial(socket).is_ok() {
-        return Ok(Spawned::Running);
+    let until = Instant::now() + within;
+    loop {
+        match dial(socket) {
+            Ok(connected) if listener_lives(&connected) => return Ok(Spawned::Running),
+            // Killed, but a process that it had just forked has not closed the socket yet.
+            Ok(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+            _ => break,
+        }
     }
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |source| LauncherClientError::Start { program: program.clone(), source };
@@ -57,6 +65,11 @@ pub fn spawn_launcher(
             Err(LauncherClientError::NotReady { seconds: within.as_secs(), log: tail(log, start) })
         }
     }
+}
+
+/// Whether the process that listens at the other end has not ended; assumed where that cannot be told.
+fn listener_lives(connected: &OwnedFd) -> bool {
+    socket_peercred(connected).map_or(true, |listener| process::lives(listener.pid))
 }
 
 /// `true` when the launcher said that it is ready, `false` when it ended, `None` when it did neither in time.

@@ -68,9 +68,9 @@ pub fn send_signal(pid: u32, signal: rustix::process::Signal) -> Result<()> {
     rustix::process::kill_process(pid, signal).with_context(|| format!("send {signal:?} to {pid:?}"))
 }
 
-/// Imports the test image into a data folder that all tests copy from, once, and returns the folder.
-pub fn shared_data() -> Result<PathBuf> {
-    let image = variable("OSTLER_TEST_IMAGE")?;
+/// Imports the image that a variable names into a data folder that all tests copy from, once, and returns the folder.
+pub fn shared_data(image: &str) -> Result<PathBuf> {
+    let image = variable(image)?;
     let name = image.file_stem().context("the image has a name")?.to_string_lossy().into_owned();
     let data = std::env::temp_dir().join(format!("ostler-test-data-{name}"));
     fs::create_dir_all(&data)?;
@@ -90,9 +90,14 @@ pub fn shared_data() -> Result<PathBuf> {
     Ok(data)
 }
 
-/// Gives a host's data folder the shared images: layers are never written to, so hard links serve.
+/// Gives a host's data folder the test image: layers are never written to, so hard links serve.
 pub fn copy_images(data: &Path) -> Result<()> {
-    let store = shared_data()?.join("store");
+    copy_image("OSTLER_TEST_IMAGE", data)
+}
+
+/// The same with the image that a variable names.
+pub fn copy_image(image: &str, data: &Path) -> Result<()> {
+    let store = shared_data(image)?.join("store");
     fs::create_dir_all(data)?;
     fs::set_permissions(data, fs::Permissions::from_mode(0o755))?;
     let status = Command::new("cp").arg("-al").arg(&store).arg(data).status()?;

@@ -42,9 +42,21 @@ impl Runtime {
     /// # Errors
     /// When the image is missing or cannot be copied.
     pub fn prepare() -> Result<Self> {
+        Self::with("OSTLER_TEST_IMAGE")
+    }
+
+    /// A new folder with the image of ordinary programs.
+    ///
+    /// # Errors
+    /// When the image is missing or cannot be copied.
+    pub fn with_programs() -> Result<Self> {
+        Self::with("OSTLER_TEST_PROGRAMS")
+    }
+
+    fn with(image: &str) -> Result<Self> {
         let owned = tempfile::Builder::new().prefix("ostler-runtime-").tempdir()?;
         fs::set_permissions(owned.path(), fs::Permissions::from_mode(0o755))?;
-        crate::host::copy_images(&owned.path().join("data"))?;
+        crate::host::copy_image(image, &owned.path().join("data"))?;
         // Ranges of its own above those of installed hosts, so that its processes can be told from others by their uid. The
         // largest number is no uid.
         let uid_first = 0xf000_0000 + (std::process::id() % 15) * Self::UID_RANGES * 65_536;

@@ -36,6 +36,7 @@ pub fn run(layout: &Layout, options: &SetupOptions, filters: &[String]) -> Resul
     provide(&mut workspace, &products);
     workspace.env("OSTLER_TEST_SCHEMATHESIS", &tools.schemathesis);
     workspace.env("OSTLER_TEST_NODE_MODULES", &tools.node_modules);
+    workspace.env("OSTLER_TEST_PROGRAMS", &tools.programs);
     process::run(&mut workspace, LIMIT)
 }
 

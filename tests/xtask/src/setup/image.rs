@@ -1,6 +1,6 @@
-//! The base image: a minimal Debian root file system, as a tar file in the user's cache folder.
+//! Images: minimal Debian root file systems, as tar files in the user's cache folder.
 //!
-//! What goes into it is data, in `images/base`. The file's name holds the fingerprint of the recipe, the release and
+//! What goes into them is data, in `images`. The file's name holds the fingerprint of the recipe, the release and
 //! the architecture, so a file that is there is the right one; it is written under another name and renamed when it
 //! is whole.
 
@@ -16,29 +16,58 @@ use crate::output::{self, Outcome};
 use crate::process;
 use crate::stamp::Fingerprint;
 
-/// Longest time for mmdebstrap; it needs about a minute.
+/// An image that the set-up can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// What workspaces are built from.
+    Base,
+    /// The same with ordinary programs, for tests.
+    Programs,
+}
+
+impl Image {
+    /// The folder of its packages, and the beginning of its file's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Programs => "programs",
+        }
+    }
+
+    /// Folders whose packages it has; the first has what else the recipe holds.
+    fn recipes(self, layout: &Layout) -> Vec<PathBuf> {
+        let names: &[&str] = if self == Self::Base { &["base"] } else { &["base", "programs"] };
+        names.iter().map(|name| layout.root.join("images").join(name)).collect()
+    }
+}
+
+/// Longest time for mmdebstrap; it needs about a minute, or five.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// How many images of other recipes and clones stay in the cache.
+/// How many images of one name, of other recipes and clones, stay in the cache.
 const KEPT: usize = 3;
 
-/// Makes the base image where it is not there yet and returns its path.
+/// Makes an image where it is not there yet and returns its path.
 ///
 /// # Errors
 /// [`Error::Missing`] when this is no Debian; [`Error::Command`] when mmdebstrap fails.
-pub fn build(layout: &Layout, refresh: bool) -> Result<(PathBuf, Outcome)> {
-    let recipe = layout.root.join("images/base");
+pub fn build(layout: &Layout, image: Image, refresh: bool) -> Result<(PathBuf, Outcome)> {
+    let (name, recipes) = (image.name(), image.recipes(layout));
     let release = running_release()?;
-    let fingerprint = Fingerprint::new("base image 1").tree(&recipe)?.text(&release).text(std::env::consts::ARCH);
+    let mut fingerprint = Fingerprint::new(&format!("{name} image 1"));
+    for recipe in &recipes {
+        fingerprint = fingerprint.tree(recipe)?;
+    }
+    let fingerprint = fingerprint.text(&release).text(std::env::consts::ARCH);
     let directory = layout::make_directory(&layout.cache.join("images"))?;
-    let tar = directory.join(format!("base-{}.tar", fingerprint.hex()));
+    let tar = directory.join(format!("{name}-{}.tar", fingerprint.hex()));
     if tar.is_file() && !refresh {
         return Ok((tar, Outcome::Fresh));
     }
 
-    let work = layout::make_directory(&layout.scratch()?.join(format!("image-{}", std::process::id())))?;
-    let partial = directory.join(format!("base-{}.{}.partial", fingerprint.hex(), std::process::id()));
-    let made = make(&recipe, &release, &work, &partial, &layout.scratch()?.join("mmdebstrap.log"));
+    let work = layout::make_directory(&layout.scratch()?.join(format!("image-{name}-{}", std::process::id())))?;
+    let partial = directory.join(format!("{name}-{}.{}.partial", fingerprint.hex(), std::process::id()));
+    let made = make(&recipes, &release, &work, &partial, &layout.scratch()?.join("mmdebstrap.log"));
     let _ = fs::remove_dir_all(&work);
     if let Err(error) = made {
         let _ = fs::remove_file(&partial);
@@ -46,13 +75,18 @@ pub fn build(layout: &Layout, refresh: bool) -> Result<(PathBuf, Outcome)> {
     }
     fs::rename(&partial, &tar).map_err(Error::file("rename", &partial))?;
     let size = fs::metadata(&tar).map_err(Error::file("look at", &tar))?.len();
-    prune(&directory)?;
+    prune(&directory, name)?;
     Ok((tar.clone(), Outcome::Done(format!("Debian {release}, {} MiB in {}", size >> 20, tar.display()))))
 }
 
-fn make(recipe: &Path, release: &str, work: &Path, partial: &Path, log: &Path) -> Result<()> {
-    let list = recipe.join("packages.txt");
-    let packages = package_list(&fs::read_to_string(&list).map_err(Error::file("read", &list))?).join(",");
+fn make(recipes: &[PathBuf], release: &str, work: &Path, partial: &Path, log: &Path) -> Result<()> {
+    let mut packages = Vec::new();
+    for recipe in recipes {
+        let list = recipe.join("packages.txt");
+        let text = fs::read_to_string(&list).map_err(Error::file("read", &list))?;
+        packages.extend(package_list(&text).into_iter().map(str::to_owned));
+    }
+    let (packages, recipe) = (packages.join(","), &recipes[0]);
     let sources = apt_sources::for_release(Path::new("/etc/apt"), release)?;
     let apt = work.join("apt.conf");
     let dump = process::read(Command::new("apt-config").arg("dump"), Duration::from_secs(60))?;
@@ -143,10 +177,11 @@ fn today() -> u64 {
 }
 
 /// Removes all but the newest images, and what interrupted runs left.
-fn prune(directory: &Path) -> Result<()> {
+fn prune(directory: &Path, name: &str) -> Result<()> {
     let entries = fs::read_dir(directory).map_err(Error::file("list", directory))?;
     let mut images = Vec::new();
-    for path in entries.flatten().map(|entry| entry.path()) {
+    let own = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&format!("{name}-"));
+    for path in entries.flatten().filter(own).map(|entry| entry.path()) {
         let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
         let Ok(modified) = modified else { continue };
         let stale = modified.elapsed().is_ok_and(|age| age > LIMIT);

@@ -1,10 +1,11 @@
 //! The set-up: everything that has to be there before tests, demo and benchmarks.
 //!
 //! ```text
-//! packages ─► host ─► wasm target ─► plugins ─► base image [─► schemathesis ─► TypeScript client]
+//! packages ─► host ─► wasm target ─► plugins ─► base image [─► schemathesis ─► TypeScript client
+//! ─► image of ordinary programs]
 //! ```
 //!
-//! The last two are for tests only. Each step says what it did and how long it took, and does nothing when it is up to date.
+//! The last three are for tests only. Each step says what it did and how long it took, and does nothing when it is up to date.
 
 mod apt_sources;
 mod contract;
@@ -20,6 +21,8 @@ use crate::arguments::SetupOptions;
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::output;
+
+use image::Image;
 
 pub use host::build_in_profile;
 pub use packages::require_root;
@@ -43,6 +46,8 @@ pub struct TestTools {
     pub schemathesis: PathBuf,
     /// The packages of the TypeScript client.
     pub node_modules: PathBuf,
+    /// An image with ordinary programs, a tar file of a root file system.
+    pub programs: PathBuf,
 }
 
 /// Sets up what only tests need.
@@ -57,7 +62,9 @@ pub fn test_tools(layout: &Layout, options: &SetupOptions) -> Result<TestTools> 
     }
     let schemathesis = output::step("schemathesis", || contract::schemathesis(layout, options.no_packages))?;
     let node_modules = output::step("TypeScript client", || contract::typescript(layout, options.no_packages))?;
-    Ok(TestTools { schemathesis, node_modules })
+    let programs =
+        output::step("image of ordinary programs", || image::build(layout, Image::Programs, options.refresh_image))?;
+    Ok(TestTools { schemathesis, node_modules, programs })
 }
 
 /// Sets up.
@@ -73,7 +80,7 @@ pub fn run(layout: &Layout, options: &SetupOptions) -> Result<Products> {
     let ostler = output::step("host", || host::build(layout))?;
     let builder = output::step("wasm target", || wasm::prepare(layout, options.no_packages))?;
     let policy = output::step("plugins", || plugins::build(layout, &builder, &ostler))?;
-    let image = output::step("base image", || image::build(layout, options.refresh_image))?;
+    let image = output::step("base image", || image::build(layout, Image::Base, options.refresh_image))?;
     Ok(Products { ostler, policy, image })
 }
 

@@ -191,6 +191,38 @@ mod tests {
         assert_eq!(process(&Weakened::default())["env"], json!(["HOME=/root"]));
     }
 
+    /// Whatever a host asks for, a specification is the same but for the place of its control group: in its request there
+    /// is nothing that could be another mount, kernel parameter, device or hook.
+    #[test]
+    fn a_specification_takes_nothing_from_a_request() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = |sandbox: &str, memory: u64| Job {
+            record: crate::worker::record::Record::new(
+                sandbox.to_owned(),
+                "kernel.core_pattern=|/x".to_owned(),
+                65_536,
+            ),
+            limits: ostler_wire::launcher::Limits { memory, pids: 7, cpu_millis: 9 },
+            store: crate::store::Store::create(folder.path()).unwrap(),
+            cgroups: crate::cgroup::Cgroups::detect("tests").unwrap(),
+            mount_point: "/somewhere".into(),
+            weakened: Weakened::default(),
+        };
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let null = std::os::fd::AsFd::as_fd(&null);
+        let made = |job: &Job| {
+            let mut made = specification(job, null, null);
+            made["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+            made
+        };
+        let one = made(&job("one+kernel.sysrq=1", 1));
+        assert_eq!(one, made(&job("other", u64::MAX)));
+        for absent in ["sysctl", "devices", "resources", "rootfsPropagation"] {
+            assert!(one["linux"].get(absent).is_none(), "{absent}");
+        }
+        assert!(one.get("hooks").is_none());
+    }
+
     #[test]
     fn no_capability_can_be_inherited() {
         let capabilities = &process(&Weakened::default())["capabilities"];

@@ -128,9 +128,17 @@ fn unshare(flags: i64) -> Result<(), String> {
     call("unshare", [UNSHARE, flags, 0, 0, 0, 0, 0]).map(|_| ())
 }
 
+/// As an ordinary user: nobody may map root of the namespace outside without a capability for that.
 fn become_root_of_a_namespace(more: i64) -> Result<(), String> {
+    const USER: i64 = 1000;
+    // setresgid, setresuid, and files in /proc of its own again: prctl PR_SET_DUMPABLE.
+    call("another group", [119, USER, USER, USER, 0, 0, 0])?;
+    call("another user", [117, USER, USER, USER, 0, 0, 0])?;
+    call("dumpable", [157, 4, 1, 0, 0, 0, 0])?;
     unshare(NEW_USER | more)?;
-    fs::write("/proc/self/uid_map", "0 0 1").map_err(words)
+    fs::write("/proc/self/setgroups", "deny").map_err(words)?;
+    fs::write("/proc/self/gid_map", format!("0 {USER} 1")).map_err(words)?;
+    fs::write("/proc/self/uid_map", format!("0 {USER} 1")).map_err(words)
 }
 
 fn mount(source: &str, target: &str, kind: &str, options: &str) -> Outcome {
@@ -168,9 +176,10 @@ fn handle() -> Outcome {
     handle[0] = 128;
     let mut number = 0i32;
     let at = mount.as_raw_fd().into();
+    // AT_EMPTY_PATH, O_DIRECTORY: kernels since 6.11 give directories to whoever may mount their file system.
     let named = [303, at, text(""), handle.as_mut_ptr() as i64, &raw mut number as i64, 0x1000, 0];
     call("a handle", named)?;
-    call("a file by its handle", [304, at, handle.as_ptr() as i64, 0, 0, 0, 0])
+    call("a directory by its handle", [304, at, handle.as_ptr() as i64, 0x1_0000, 0, 0, 0])
 }
 
 const COPY: &str = "/workspace/setuid";

@@ -2,11 +2,12 @@
 //!
 //! Built by the tests with `rustc` as a static program without dependencies, so that it needs nothing of an image.
 //! `posture` prints what the process is, `calls` what the kernel answers to a table of system calls, both as JSON;
-//! `reach ADDRESS…` what connects; `try NAME ARGUMENT…` makes one attempt at getting out and says how it ended: status 0 when it
-//! got through, 1 when it was stopped. `background` starts a process of its own session, which waits for the end, and ends.
+//! `reach ADDRESS…` what connects; `swap DIRECTORY LINK TARGET` goes on exchanging a directory with a link in the background; `try NAME ARGUMENT…` makes one attempt at getting out and says how it ended: status 0 when it
+//! got through, 1 when it was stopped. As PID 1 it is a hostile guest: see `hostile`. `background` starts a process of its own session, which waits for the end, and ends.
 
 mod attempts;
 mod calls;
+mod hostile;
 mod json;
 mod posture;
 
@@ -28,6 +29,9 @@ unsafe extern "C" {
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if std::process::id() == 1 && words.is_empty() {
+        hostile::be();
+    }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["posture"] => println!("{}", posture::read("self")),
@@ -35,6 +39,8 @@ fn main() {
         ["reach", ref addresses @ ..] => {
             println!("{}", Json::object(addresses.iter().map(|address| (*address, Json::Text(reach(address))))));
         }
+        ["swap", directory, link, target] => swap(directory, link, target),
+        ["overwrite", path] => hostile::overwrite(path),
         ["background"] => println!("{}", spawn(|| unsafe {
             setsid();
             loop {
@@ -53,6 +59,23 @@ fn main() {
             exit(2)
         }
     }
+}
+
+/// Makes a link beside a directory and exchanges the two for ever, in a process of its own. At the target lies a file `file`.
+fn swap(directory: &str, link: &str, target: &str) {
+    let made = std::fs::create_dir_all(target)
+        .and_then(|()| std::fs::write(format!("{target}/file"), "elsewhere"))
+        .and_then(|()| std::os::unix::fs::symlink(target, link));
+    if let Err(error) = made {
+        eprintln!("{error}");
+        exit(1);
+    }
+    let [directory, link] = [directory, link].map(|path| std::ffi::CString::new(path).unwrap_or_default());
+    spawn(move || {
+        // renameat2 with RENAME_EXCHANGE
+        while raw([316, -100, directory.as_ptr() as i64, -100, link.as_ptr() as i64, 2, 0]) == 0 {}
+        1
+    });
 }
 
 /// Whether a TCP connection is possible, in a word.

@@ -16,4 +16,5 @@ mod inside;
 mod support;
 
 mod canonical;
+mod runc;
 mod whole;

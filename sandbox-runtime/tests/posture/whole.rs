@@ -39,7 +39,9 @@ async fn the_posture_of_pid_1_is_this_and_no_other() {
     let bench = bench();
     let (launcher, _) = bench.connect(1).await;
     let inside = Inside::make(&bench, &launcher, &bench.id(1)).await;
-    let posture = canonical(outside(inside.sandbox.pid), inside.sandbox.uid_base);
+    let mut posture = canonical(outside(inside.sandbox.pid), inside.sandbox.uid_base);
+    // One of its workers may be on its way out.
+    posture["descriptors"].as_object_mut().unwrap().retain(|_, kind| kind != "pipe");
     // Which hierarchies there are depends on the machine; its groups have a test with the launcher's.
     insta::assert_snapshot!("pid_1", pretty(&without(posture.clone(), &["cgroup"])));
     // PID 1 is confined like every command: the two differ in nothing that confines.

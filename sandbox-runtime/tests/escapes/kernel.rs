@@ -71,6 +71,14 @@ pub const ROWS: &[Row] = &[
         without: Without::Through,
     },
     Row {
+        name: "typing_into_a_terminal",
+        after: "CVE-2016-2568, CVE-2017-5226, CVE-2019-10063",
+        tries: "type a command for whoever uses the same terminal",
+        attempt: Command(&["type"]),
+        defences: &[SystemCallFilter],
+        without: Without::Through,
+    },
+    Row {
         name: "a_file_by_its_handle",
         after: "CVE-2026-43391, CVE-2026-43403, the first escape from Docker (2014)",
         tries: "open a file by its handle, past every directory's permission",
@@ -142,6 +150,12 @@ async fn a_socket_that_writes_the_page_cache() {
 #[tokio::test]
 async fn a_keyring_of_the_kernel() {
     check("a_keyring_of_the_kernel").await;
+}
+
+/// CVE-2016-2568, CVE-2017-5226, CVE-2019-10063.
+#[tokio::test]
+async fn typing_into_a_terminal() {
+    check("typing_into_a_terminal").await;
 }
 
 /// CVE-2026-43391, CVE-2026-43403.

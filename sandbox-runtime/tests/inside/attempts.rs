@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -18,6 +18,9 @@ const NEW_NETWORK: i64 = 0x4000_0000;
 const SOCKET: i64 = 41;
 const UNSHARE: i64 = 272;
 const MOUNT: i64 = 165;
+const IOCTL: i64 = 16;
+/// O_NOCTTY
+const NO_TERMINAL: i32 = 0o400;
 
 /// How an attempt ended: in what it got hold of, or in what stopped it.
 type Outcome = Result<String, String>;
@@ -47,6 +50,7 @@ pub fn make(name: &str, arguments: &[&str]) -> Outcome {
             call("a socket to the firewall", [SOCKET, 16, 3, 12, 0, 0, 0])
         }),
         ("families", []) => families(),
+        ("type", []) => in_child(type_into_a_terminal),
         ("keys", []) => call("a keyring", [250, 0, -3, 1, 0, 0, 0]),
         ("handle", []) => handle(),
         ("setuid", []) => setuid(),
@@ -169,6 +173,20 @@ fn families() -> Outcome {
     if opened.is_empty() { Err("no such socket".to_owned()) } else { Ok(opened.join(", ")) }
 }
 
+/// A character into the input of the terminal that one has, past the keyboard.
+fn type_into_a_terminal() -> Outcome {
+    // setsid, so that the terminal that is opened next becomes the session's.
+    call("a session", [112, 0, 0, 0, 0, 0, 0])?;
+    let master = OpenOptions::new().read(true).write(true).custom_flags(NO_TERMINAL).open("/dev/ptmx").map_err(words)?;
+    let (mut locked, mut number) = (0i32, 0i32);
+    // It stays open until the end: closing it would end this process, whose terminal it is.
+    let master = master.into_raw_fd().into();
+    call("unlocked", [IOCTL, master, 0x4004_5431, &raw mut locked as i64, 0, 0, 0])?;
+    call("numbered", [IOCTL, master, 0x8004_5430, &raw mut number as i64, 0, 0, 0])?;
+    let terminal = OpenOptions::new().read(true).write(true).open(format!("/dev/pts/{number}")).map_err(words)?;
+    call("a character is typed", [IOCTL, terminal.as_raw_fd().into(), 0x5412, c"x".as_ptr() as i64, 0, 0, 0])
+}
+
 /// A file by its handle, past the permissions of the folders above it.
 fn handle() -> Outcome {
     let mount = File::open("/dev/shm").map_err(words)?;
@@ -215,7 +233,7 @@ fn interface() -> Outcome {
     let mut request = [0u8; 40];
     request[..2].copy_from_slice(b"lo");
     let socket = raw_value([SOCKET, 2, 2, 0, 0, 0, 0]);
-    call("lo is down", [16, socket, 0x8914, request.as_mut_ptr() as i64, 0, 0, 0])
+    call("lo is down", [IOCTL, socket, 0x8914, request.as_mut_ptr() as i64, 0, 0, 0])
 }
 
 fn inherited() -> Outcome {
@@ -244,7 +262,6 @@ fn debug(pid: &str) -> Outcome {
     any(&["mem", "fd/3", "exe"], |name| {
         OpenOptions::new()
             .read(true)
-            .custom_flags(0)
             .open(format!("/proc/{pid}/{name}"))
             .map(|_| "open".to_owned())
             .map_err(words)

@@ -5,6 +5,9 @@
 //! `reach ADDRESS…` what connects; `swap DIRECTORY LINK TARGET` goes on exchanging a directory with a link in the background; `try NAME ARGUMENT…` makes one attempt at getting out and says how it ended: status 0 when it
 //! got through, 1 when it was stopped. As PID 1 it is a hostile guest: see `hostile`. `background` starts a process of its own session, which waits for the end, and ends.
 
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the numbers of system calls in here are those of x86-64");
+
 mod attempts;
 mod calls;
 mod hostile;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::canonical::{canonical, covers, outside};
 use crate::inside::Inside;
-use crate::support::{Bench, processes_of};
+use crate::support::{Bench, processes_of, processes_where};
 
 fn bench() -> Bench {
     Bench::with(|config| config.guest = None)
@@ -23,6 +23,27 @@ fn without(mut posture: Value, fields: &[&str]) -> Value {
         posture.as_object_mut().unwrap().remove(*field);
     }
     posture
+}
+
+/// Number on the machine of a process that the sandbox knows by another.
+fn on_the_machine(base: u32, inside: &str) -> i32 {
+    let is_it = |status: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        line.split_whitespace().last() == Some(inside)
+    };
+    let all = processes_where("status", is_it);
+    let found: Vec<i32> = processes_of(base).into_iter().filter(|pid| all.contains(pid)).collect();
+    assert_eq!(found.len(), 1, "process {inside} of the sandbox: {found:?}");
+    found[0]
+}
+
+/// The process, whatever started it and however it is connected, differs from a command in nothing that confines. `pid` is its
+/// number in the sandbox.
+async fn assert_confined_like_a_command(inside: &Inside, pid: &str) {
+    let base = inside.sandbox.uid_base;
+    let posture = canonical(outside(on_the_machine(base, pid)), base);
+    let command = canonical(inside.json(&["posture"]).await, base);
+    assert_eq!(without(posture, &OWN), without(command, &OWN), "process {pid} of the sandbox");
 }
 
 #[tokio::test]
@@ -68,16 +89,8 @@ async fn what_outlives_its_command_is_confined_like_it() {
     let bench = bench();
     let (launcher, _) = bench.connect(1).await;
     let inside = Inside::make(&bench, &launcher, &bench.id(1)).await;
-    let base = inside.sandbox.uid_base;
-    let before = processes_of(base);
-    inside.run(&["background"]).await;
-    let left: Vec<i32> = processes_of(base).into_iter().filter(|pid| !before.contains(pid)).collect();
-    let command = canonical(inside.json(&["posture"]).await, base);
-    assert!(!left.is_empty(), "nothing is left in the background");
-    for pid in left {
-        let posture = canonical(outside(pid), base);
-        assert_eq!(without(posture, &OWN), without(command.clone(), &OWN), "{pid}");
-    }
+    let left = inside.run(&["background"]).await.said;
+    assert_confined_like_a_command(&inside, &left).await;
 }
 
 #[tokio::test]
@@ -87,12 +100,14 @@ async fn a_restored_sandbox_and_one_that_was_handed_over_are_confined_like_a_new
     let id = bench.id(1);
     let inside = Inside::make(&bench, &launcher, &id).await;
     let first = canonical(inside.json(&["posture"]).await, inside.sandbox.uid_base);
+    let running = inside.run(&["background"]).await.said;
     // Another host takes over: what runs then was adopted.
     drop(inside);
     let (second, living) = bench.connect(2).await;
     assert_eq!(living, std::slice::from_ref(&id));
     let adopted = Inside::enter(&second, second.reclaim(&id).await.unwrap()).await;
     assert_eq!(canonical(adopted.json(&["posture"]).await, adopted.sandbox.uid_base), first);
+    assert_confined_like_a_command(&adopted, &running).await;
     second.destroy(&id, Files::Keep).await.unwrap();
     drop(adopted);
     let restored = Inside::make(&bench, &second, &id).await;

@@ -32,7 +32,9 @@ const MOST_LAYERS: usize = 64;
 /// One format everywhere (`userxattr`), and no feature that lets a layer point into another.
 const OPTIONS: &str = "userxattr,metacopy=off,index=off,redirect_dir=nofollow";
 
-/// Directories that are mounted over or written to from outside: each must be a real one.
+/// Directories that are mounted over or written to from outside: each must be a real one. What is below `/dev` needs no look,
+/// since a file system of its own lies over it; `/etc`, `/run` and all others are opened by nobody outside. Nothing can
+/// change between this check and the mounts: no process lives in the tree then, and no other sandbox has it.
 const REAL: [&str; 5] = ["dev", "proc", "sys", "tmp", "workspace"];
 
 /// Mounts the overlay at `rootfs` in the current directory (the staging tmpfs). `layers` are top first, `files`

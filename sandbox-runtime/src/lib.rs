@@ -10,6 +10,7 @@
 //! exec and must never share a process with threads. [`client`] is what the host uses, [`store`] holds images.
 
 pub mod client;
+pub mod defence;
 pub mod fault;
 pub mod guest_image;
 pub mod launcher;

@@ -35,6 +35,7 @@ use std::time::Duration;
 use ostler_wire::Failure;
 use serde::{Deserialize, Serialize};
 
+use crate::defence::Weakened;
 use crate::store::StoreError;
 
 pub(crate) use setup::seal;
@@ -71,6 +72,8 @@ pub struct LauncherConfig {
     pub most_workers: usize,
     /// A static program to run as PID 1 of every sandbox, in place of the guest that this binary carries. For tests.
     pub guest: Option<PathBuf>,
+    /// Defences to leave out. For tests: a build without debug assertions refuses to.
+    pub weakened: Weakened,
 }
 
 impl LauncherConfig {
@@ -89,6 +92,7 @@ impl LauncherConfig {
             most_sandboxes: 1024,
             most_workers: 8,
             guest: None,
+            weakened: Weakened::default(),
         }
     }
 
@@ -115,6 +119,9 @@ pub enum LauncherError {
     /// The configuration cannot be read or written.
     #[error("launcher configuration")]
     Configuration(#[source] serde_json::Error),
+    /// It is to leave out defences, and is no build for tests.
+    #[error("defences of sandboxes can be left out in builds for tests only")]
+    Weakened,
     /// It is not root.
     #[error("the launcher needs root: it makes namespaces, mounts and control groups")]
     NotRoot,

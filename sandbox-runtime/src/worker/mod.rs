@@ -37,6 +37,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Cgroups};
+use crate::defence::{Defence, Weakened};
 use crate::process;
 use crate::step::{Step, failure};
 use crate::store::{ImageId, Store, StoreError};
@@ -52,7 +53,14 @@ pub(crate) struct Job {
     pub(crate) cgroups: Cgroups,
     /// Where the worker may mount its staging tmpfs, in its own mount namespace.
     pub(crate) mount_point: PathBuf,
+    /// For tests, see [`crate::defence`].
+    pub(crate) weakened: Weakened,
 }
+
+/// Descriptors from 3 on that PID 1 keeps: the control socket.
+const CONTROL_ONLY: i32 = 1;
+/// More than a worker ever has.
+const ALL: i32 = 1000;
 
 /// The descriptors of a worker, in the order in which [`process::keep_only`] places them.
 pub(crate) struct Descriptors {
@@ -113,7 +121,10 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn make(&self) -> Result<record::Written, Failure> {
-        let Job { record, store, cgroups, mount_point, .. } = self.job;
+        let Job { record, store, cgroups, mount_point, weakened, .. } = self.job;
+        if weakened.lacks(Defence::NoForeignDescriptors) {
+            staging::leave_host_open()?;
+        }
         let entered = cgroups.enter(&record.sandbox)?;
         let groups = self.groups.get_or_init(|| entered);
         let layers = layers(store, &record.image)?;
@@ -124,8 +135,10 @@ impl Worker<'_> {
             self.tell(&Report::Door(kind), Some(made))?;
         }
         let staging = staging::enter(mount_point)?;
-        overlay::mount(&layers, &files, pair.user.as_fd())?;
-        overlay::check_tree(record.uid_base)?;
+        overlay::mount(&layers, &files, pair.user.as_fd(), weakened)?;
+        if !weakened.lacks(Defence::TreeCheck) {
+            overlay::check_tree(record.uid_base)?;
+        }
         staging.leave_host()?;
         groups.limit(self.job.limits)?;
         self.outlive_launcher()?;
@@ -158,8 +171,7 @@ impl Worker<'_> {
             .map_err(|error| failed("prepare container", &error))?;
         let mut container = builder
             .with_executor(executor)
-            // Descriptor 3, the control socket, survives.
-            .with_preserved_fds(1)
+            .with_preserved_fds(if self.job.weakened.lacks(Defence::NoForeignDescriptors) { ALL } else { CONTROL_ONLY })
             .as_init(bundle)
             .with_systemd(false)
             .with_detach(true)

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 
 use super::staging::{LOWER, ROOTFS};
+use crate::defence::{Defence, Weakened};
 use crate::process::last_errno;
 use crate::step::{Step, failure};
 
@@ -31,12 +32,19 @@ const MOST_LAYERS: usize = 64;
 /// One format everywhere (`userxattr`), and no feature that lets a layer point into another.
 const OPTIONS: &str = "userxattr,metacopy=off,index=off,redirect_dir=nofollow";
 
-/// Directories that are mounted over or written to from outside: each must be a real one.
+/// Directories that are mounted over or written to from outside: each must be a real one. What is below `/dev` needs no look,
+/// since a file system of its own lies over it; `/etc`, `/run` and all others are opened by nobody outside. Nothing can
+/// change between this check and the mounts: no process lives in the tree then, and no other sandbox has it.
 const REAL: [&str; 5] = ["dev", "proc", "sys", "tmp", "workspace"];
 
 /// Mounts the overlay at `rootfs` in the current directory (the staging tmpfs). `layers` are top first, `files`
 /// holds upper and work, `user` is the user namespace whose map the layers get.
-pub(super) fn mount(layers: &[PathBuf], files: &Path, user: BorrowedFd<'_>) -> Result<(), Failure> {
+pub(super) fn mount(
+    layers: &[PathBuf],
+    files: &Path,
+    user: BorrowedFd<'_>,
+    weakened: &Weakened,
+) -> Result<(), Failure> {
     if layers.is_empty() || layers.len() > MOST_LAYERS {
         let words = format!("an image of {} layers; 1 to {MOST_LAYERS} are possible", layers.len());
         return Err(failure(FailureKind::Limit, "mount overlay", words));
@@ -55,7 +63,9 @@ pub(super) fn mount(layers: &[PathBuf], files: &Path, user: BorrowedFd<'_>) -> R
     let options = format!("lowerdir={},upperdir={here}/{UPPER},workdir={here}/{WORK},{OPTIONS}", lowers.join(":"));
     let options =
         CString::new(options).map_err(|_| failure(FailureKind::Invalid, "mount overlay", "a zero byte in a path"))?;
-    let kept = MountFlags::NOSUID | MountFlags::NODEV;
+    let mut kept = MountFlags::NOSUID | MountFlags::NODEV;
+    kept.set(MountFlags::NOSUID, !weakened.lacks(Defence::NoSuid));
+    kept.set(MountFlags::NODEV, !weakened.lacks(Defence::NoDevices));
     rustix::mount::mount("overlay", ROOTFS, "overlay", kept, Some(options.as_c_str()))
         .step("mount overlay", || format!("of {} layers", layers.len()))?;
     for place in lowers {

@@ -16,10 +16,11 @@
 //! host, and the kernel takes all of it away with the last process.
 #![expect(unsafe_code, reason = "unshare of namespaces is unsafe in rustix")]
 
+use std::os::fd::IntoRawFd;
 use std::path::Path;
 
 use ostler_wire::Failure;
-use rustix::fs::{FileType, Mode, makedev};
+use rustix::fs::{FileType, Mode, OFlags, makedev};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
 };
@@ -61,6 +62,15 @@ pub(super) fn enter(mount_point: &Path) -> Result<Staging, Failure> {
             .step("make staging directory", || directory.to_owned())?;
     }
     Ok(Staging(()))
+}
+
+/// Leaves the machine's root open across executions, for the test of what that would mean.
+pub(super) fn leave_host_open() -> Result<(), Failure> {
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
+    let root = root.step("open", || "the root of the machine".to_owned())?;
+    // It is closed with the process.
+    let _ = root.into_raw_fd();
+    Ok(())
 }
 
 impl Staging {

@@ -13,6 +13,7 @@ use ostler_wire::{Failure, FailureKind};
 use super::executor::Guest;
 use super::record::Record;
 use super::{make_files, overlay, staging};
+use crate::defence::Weakened;
 use crate::step::{Step, failure};
 
 /// Mounts a root file system as a sandbox gets it, over a lower of one empty folder, and writes into it. `scratch` is an
@@ -25,7 +26,7 @@ pub(crate) fn mount_root(scratch: &Path, uid_base: u32) -> Result<(), Failure> {
     make_files(&files, &Record::new("trial".to_owned(), String::new(), uid_base))?;
     let pair = crate::pair::make(uid_base)?;
     let _staging = staging::enter(&mount_point)?;
-    overlay::mount(&[lower], &files, pair.user.as_fd())?;
+    overlay::mount(&[lower], &files, pair.user.as_fd(), &Weakened::default())?;
     overlay::check_tree(uid_base)
 }
 

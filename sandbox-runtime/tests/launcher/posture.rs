@@ -39,8 +39,8 @@ async fn every_process_in_a_sandbox_is_confined() {
         let field = |name: &str| status[name].as_str();
         assert_eq!((field("Seccomp"), field("NoNewPrivs"), field("Groups")), ("2", "1", ""));
         assert_eq!((field("CapInh"), field("CapAmb")), ("0000000000000000", "0000000000000000"));
-        // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE
-        let expected = "00000000000005fb";
+        // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, NET_BIND_SERVICE
+        let expected = "00000000000004fb";
         assert_eq!((field("CapBnd"), field("CapEff"), field("CapPrm")), (expected, expected, expected));
         assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "500");
         // The unified leaf is for killing, the others are for limits.
@@ -128,6 +128,23 @@ async fn refused_calls_give_the_errno_that_was_chosen() {
         (plain(libc::SYS_kexec_load), libc::EPERM),
         (plain(libc::SYS_finit_module), libc::EPERM),
         (plain(libc::SYS_init_module), libc::EPERM),
+        (plain(libc::SYS_name_to_handle_at), libc::EPERM),
+        (plain(libc::SYS_pidfd_getfd), libc::EPERM),
+        (plain(libc::SYS_fanotify_init), libc::EPERM),
+        (plain(libc::SYS_chroot), libc::EPERM),
+        (plain(libc::SYS_syslog), libc::EPERM),
+        // What no table names.
+        (plain(libc::SYS_modify_ldt), libc::ENOSYS),
+        (plain(libc::SYS_vmsplice), libc::ENOSYS),
+        (plain(libc::SYS_memfd_secret), libc::ENOSYS),
+        (plain(libc::SYS_set_mempolicy), libc::ENOSYS),
+        (plain(457), libc::ENOSYS),
+        (plain(9999), libc::ENOSYS),
+        ([libc::SYS_personality, 0x0040_0000, 0, 0], libc::ENOSYS),
+        ([libc::SYS_ioctl, 0, 0x5412, 0], libc::EPERM),
+        ([libc::SYS_ioctl, 0, 0x541c, 0], libc::EPERM),
+        // The kernel looks at the lower half only (CVE-2019-10063).
+        ([libc::SYS_ioctl, 0, (1 << 32) | 0x5412, 0], libc::EPERM),
         (socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0), libc::EAFNOSUPPORT),
         (socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0), libc::EAFNOSUPPORT),
         (socket(libc::AF_PACKET, libc::SOCK_RAW, 0), libc::EAFNOSUPPORT),
@@ -137,6 +154,9 @@ async fn refused_calls_give_the_errno_that_was_chosen() {
         ([libc::SYS_socket, (1 << 32) | i64::from(libc::AF_ALG), libc::SOCK_SEQPACKET.into(), 0], libc::EAFNOSUPPORT),
         (socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER), libc::EPROTONOSUPPORT),
         (socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_XFRM), libc::EPROTONOSUPPORT),
+        (socket(libc::AF_INET, libc::SOCK_SEQPACKET, libc::IPPROTO_SCTP), libc::EPROTONOSUPPORT),
+        (socket(libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_MPTCP), libc::EPROTONOSUPPORT),
+        (socket(libc::AF_INET, libc::SOCK_DCCP, libc::IPPROTO_DCCP), libc::EPROTONOSUPPORT),
         (socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP), libc::EPERM),
         // What programs need goes on working.
         (socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE), 0),
@@ -144,6 +164,13 @@ async fn refused_calls_give_the_errno_that_was_chosen() {
         (socket(libc::AF_INET6, libc::SOCK_DGRAM, 0), 0),
         (socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), 0),
         ([libc::SYS_clone, libc::SIGCHLD.into(), 0, 0], 0),
+        ([libc::SYS_personality, 0xffff_ffff, 0, 0], 0),
+        ([libc::SYS_personality, -1, 0, 0], 0),
+        // ADDR_NO_RANDOMIZE
+        ([libc::SYS_personality, 0x0004_0000, 0, 0], 0),
+        // The kernel answers: descriptor 0 is no terminal, and there is no such descriptor.
+        ([libc::SYS_ioctl, 0, libc::TCGETS as i64, 0], libc::ENOTTY),
+        ([libc::SYS_setsockopt, 9, 1, 1], libc::EBADF),
     ] {
         let words: Vec<String> = call.iter().chain(none).map(i64::to_string).collect();
         assert_eq!(done(&started.control, &format!("syscall {}", words.join(" "))), errno.to_string(), "{call:?}");

@@ -54,8 +54,8 @@ const ALL_CAPABILITIES: [&str; 15] = [
 ];
 
 /// Docker's list and, after it, what only tells about the machine: the kernel's parameters, addresses and counters of its
-/// work, the firmware's names and numbers. What is left to be seen is listed in the book's threat model.
-const MASKED: [&str; 21] = [
+/// work, the firmware's names and numbers, what its file systems count. What is left to be seen is listed in the book's threat model.
+const MASKED: [&str; 23] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -73,7 +73,9 @@ const MASKED: [&str; 21] = [
     "/proc/schedstat",
     "/proc/softirqs",
     "/sys/devices/virtual/dmi",
+    "/sys/fs/btrfs",
     "/sys/fs/ext4",
+    "/sys/fs/xfs",
     "/sys/hypervisor",
     "/sys/kernel/notes",
     "/sys/kernel/vmcoreinfo",

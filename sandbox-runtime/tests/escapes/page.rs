@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use ostler_sandbox::defence::Defence;
+
 use crate::elsewhere::{ELSEWHERE, NOT_HERE};
 use crate::row::Without;
 use crate::run::rows;
@@ -28,7 +30,7 @@ fn page() -> String {
     let mut line = |text: String| writeln!(page, "{text}").unwrap();
     line("| It tries to | as in | It is stopped by | Without |\n|---|---|---|---|".to_owned());
     for row in rows() {
-        let defences: Vec<String> = row.defences.iter().map(|defence| in_words(&format!("{defence:?}"))).collect();
+        let defences: Vec<String> = row.defences.iter().map(|defence| in_words(*defence).to_owned()).collect();
         let defences = if defences.is_empty() { "the design".to_owned() } else { defences.join("; ") };
         let without = match row.without {
             Without::Through => "it gets through",
@@ -51,16 +53,23 @@ fn page() -> String {
     page
 }
 
-/// `NoNewPrivileges` as `no new privileges`.
-fn in_words(name: &str) -> String {
-    let mut words = String::new();
-    for character in name.chars() {
-        if character.is_uppercase() && !words.is_empty() {
-            words.push(' ');
-        }
-        words.extend(character.to_lowercase());
+fn in_words(defence: Defence) -> &'static str {
+    match defence {
+        Defence::SystemCallFilter => "the system call filter",
+        Defence::NoNewPrivileges => "no new privileges",
+        Defence::NoSuid => "`nosuid` on the sandbox's files",
+        Defence::NoDevices => "`nodev` on the sandbox's files",
+        Defence::FewCapabilities => "few capabilities",
+        Defence::NoInheritance => "empty inheritable and ambient sets",
+        Defence::MaskedPaths => "masked files",
+        Defence::ReadOnlyPaths => "read-only files",
+        Defence::TreeCheck => "the check of a restored tree",
+        Defence::KnownHome => "root's home is given, not looked up",
+        Defence::NoForeignDescriptors => "no descriptor is handed down",
+        Defence::SealedGuest => "the program of PID 1 is sealed",
+        Defence::OwnIpc => "an IPC namespace of its own",
+        Defence::OwnNetwork => "a network namespace of its own",
     }
-    words
 }
 
 fn root() -> std::path::PathBuf {

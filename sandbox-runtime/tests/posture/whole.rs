@@ -170,7 +170,9 @@ async fn what_tells_about_the_machine_or_steers_it_is_covered() {
         "/sys/devices/virtual/dmi",
         "/sys/devices/virtual/powercap",
         "/sys/firmware",
+        "/sys/fs/btrfs",
         "/sys/fs/ext4",
+        "/sys/fs/xfs",
         "/sys/hypervisor",
     ];
     let steering = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];

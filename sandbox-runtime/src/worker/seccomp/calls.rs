@@ -140,7 +140,7 @@ pub(super) const ABSENT: &[Group] = &[
     ("remains of old kernels", "uselib ustat sysfs _sysctl epoll_ctl_old epoll_wait_old"),
 ];
 
-/// Names in the tables above that libseccomp 2.5.4 does not know, with their number, which is the same on every
+/// Names in the tables above that libseccomp 2.5.4 knows in part at most, with their number, which is the same on every
 /// architecture. Where it is older than the call, the call gives `ENOSYS`.
 #[cfg(test)]
 pub(super) const NEWER: &[(&str, u32)] = &[

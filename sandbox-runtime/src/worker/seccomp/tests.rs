@@ -137,6 +137,8 @@ fn every_name_is_known_for_an_architecture_of_ours_or_listed_as_newer() {
         }
     }
     assert_eq!(unknown, Vec::<&str>::new());
+    let all: BTreeSet<&str> = [names(ALLOWED), names(REFUSED)].concat().into_iter().collect();
+    assert!(newer.keys().all(|name| all.contains(name)), "a newer name is in no table");
 }
 
 /// arm64 has no other spelling for what programs cannot do without.

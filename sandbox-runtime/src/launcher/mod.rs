@@ -24,7 +24,9 @@ mod leases;
 mod link;
 mod recovery;
 mod requests;
+mod rights;
 mod sandboxes;
+mod sealed;
 mod setup;
 mod starting;
 mod state;
@@ -37,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 
-pub(crate) use setup::seal;
+pub(crate) use sealed::seal;
 
 /// Name of the launcher's lock in its directory; it holds the process number of its holder.
 pub const LOCK: &str = "launcher.lock";

@@ -9,19 +9,20 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ostler_wire::{Failure, FailureKind};
-use rustix::fs::{FlockOperation, MemfdFlags, Mode, SealFlags, fcntl_add_seals, flock, memfd_create};
+use ostler_wire::Failure;
+use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 
 use super::leases::Leases;
+use super::sealed::{run_from_memory, seal};
 use super::state::{Launcher, log};
-use super::{LOCK, LauncherConfig, LauncherError, recovery};
+use super::{LOCK, LauncherConfig, LauncherError, recovery, rights};
 use crate::cgroup::Cgroups;
 use crate::process;
-use crate::step::{Step, failure};
+use crate::step::Step;
 use crate::store::Store;
 
 /// The launcher is ended last when the machine is out of memory.
@@ -117,6 +118,8 @@ pub(super) fn prepare(config: LauncherConfig) -> Result<Launcher, LauncherError>
         Ok(false) => return Err(LauncherError::Threads),
         Err(failed) => return Err(LauncherError::Step(failed)),
     }
+    // From here on it may be another process image, which begins anew.
+    run_from_memory().map_err(LauncherError::Step)?;
     settle().map_err(LauncherError::Step)?;
     let state = fs::DirBuilder::new().recursive(true).mode(0o711).create(&config.state);
     state.step("make directory", || config.state.display().to_string()).map_err(LauncherError::Step)?;
@@ -137,6 +140,7 @@ fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher
         None => seal(crate::guest_image::bytes())?,
     };
     let listener = Listener::open(&config)?;
+    rights::give_up()?;
     log(&format!("listening at {}, {} sandboxes kept", config.socket.display(), kept.len()));
     Ok(Launcher {
         config,
@@ -187,25 +191,6 @@ fn tag(state: &Path) -> Result<String, Failure> {
     let place = fs::metadata(state).step("inspect", || state.display().to_string())?;
     let hash = Sha256::digest(format!("{}:{}", place.dev(), place.ino()));
     Ok(hex::encode(&hash[..5]))
-}
-
-/// A sealed copy of the guest, so that what runs as PID 1 cannot be changed by anyone.
-pub(crate) fn seal(program: &[u8]) -> Result<OwnedFd, Failure> {
-    let shown = || format!("{} bytes", program.len());
-    if !program.starts_with(b"\x7fELF") {
-        return Err(failure(FailureKind::Invalid, "seal guest", "the guest is no ELF program"));
-    }
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let memory = match memfd_create("ostler-guest", flags | MemfdFlags::EXEC) {
-        // Kernels before 6.3 do not know the flag, and make every memory file executable.
-        Err(Errno::INVAL) => memfd_create("ostler-guest", flags),
-        made => made,
-    };
-    let mut file = File::from(memory.step("make memory file", shown)?);
-    file.write_all(program).step("copy guest", shown)?;
-    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    fcntl_add_seals(&file, seals).step("seal guest", shown)?;
-    Ok(file.into())
 }
 
 /// Says that the launcher listens, and lets go of standard output.

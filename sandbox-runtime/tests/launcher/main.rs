@@ -9,4 +9,5 @@ mod door;
 mod hostile;
 mod lifecycle;
 mod posture;
+mod rights;
 mod support;

@@ -21,7 +21,15 @@ const PROGRAM: &str = "/bin/busybox";
 
 const EXECS: usize = 300;
 const CREATES: usize = 40;
-const LIMITS: Limits = Limits { memory: 1 << 30, pids: 512, cpu_millis: 2000 };
+const LIMITS: Limits = Limits {
+    memory: 1 << 30,
+    pids: 512,
+    cpu_millis: 2000,
+    cpu_weight: 100,
+    io_weight: 100,
+    disk: 20 << 30,
+    files: 1_000_000,
+};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs the suite.

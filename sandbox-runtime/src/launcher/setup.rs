@@ -28,6 +28,12 @@ use crate::store::Store;
 /// The launcher is ended last when the machine is out of memory.
 const OOM_SCORE: &str = "-900";
 
+/// Descriptors that the launcher keeps of each sandbox: control socket, two of the door, process, memory, and a worker's report.
+const FILES_OF_A_SANDBOX: u64 = 6;
+
+/// Descriptors of its own, with callers and what it opens for a moment.
+const FILES_OF_ITS_OWN: u64 = 64;
+
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 16;
 
@@ -129,7 +135,15 @@ pub(super) fn prepare(config: LauncherConfig) -> Result<Launcher, LauncherError>
     assemble(config, lock, store).map_err(LauncherError::Step)
 }
 
-fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher, Failure> {
+fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher, Failure> {
+    let files = getrlimit(Resource::Nofile).current;
+    if let Some(most) = fitting(config.most_sandboxes, files) {
+        log(&format!(
+            "at most {most} sandboxes: each needs {FILES_OF_A_SANDBOX} open files, the hard limit is {}",
+            files.unwrap_or_default()
+        ));
+        config.most_sandboxes = most;
+    }
     let cgroups = Cgroups::detect(&tag(&config.state)?)?;
     recovery::end_leftovers(&cgroups)?;
     let mut leases = Leases::new(config.uid_first, config.uid_ranges);
@@ -141,6 +155,9 @@ fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher
     };
     let listener = Listener::open(&config)?;
     rights::give_up()?;
+    for gap in cgroups.gaps() {
+        log(&format!("not limited here: {}", gap.words()));
+    }
     log(&format!("listening at {}, {} sandboxes kept", config.socket.display(), kept.len()));
     Ok(Launcher {
         config,
@@ -155,6 +172,8 @@ fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher
         sandboxes: std::collections::BTreeMap::new(),
         waiting: VecDeque::new(),
         last_instance: 0,
+        last_words: std::collections::BTreeMap::new(),
+        disk: super::disk::Disk::default(),
         callers: Vec::new(),
         host: None,
         links: 0,
@@ -162,6 +181,12 @@ fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher
         alone_since: Some(Instant::now()),
         stopping: None,
     })
+}
+
+/// How many sandboxes the limit of open files has room for, where those are fewer.
+fn fitting(most: usize, files: Option<u64>) -> Option<usize> {
+    let room = files?.saturating_sub(FILES_OF_ITS_OWN) / FILES_OF_A_SANDBOX;
+    usize::try_from(room).ok().filter(|room| *room < most)
 }
 
 /// Leaves behind what the starting process had: environment, descriptors, groups, session.
@@ -233,4 +258,17 @@ pub(super) fn drain(signals: &OwnedFd) -> Signals {
         }
     }
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_sandboxes_than_open_files_for_them() {
+        assert_eq!(fitting(1024, Some(65_536)), None);
+        assert_eq!(fitting(1024, None), None);
+        assert_eq!(fitting(1024, Some(1024)), Some(160));
+        assert_eq!(fitting(10, Some(10)), Some(0));
+    }
 }

@@ -8,6 +8,7 @@ mod crash;
 mod door;
 mod hostile;
 mod lifecycle;
+mod limits;
 mod posture;
 mod rights;
 mod support;

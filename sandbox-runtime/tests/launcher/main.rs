@@ -6,6 +6,7 @@
 
 mod crash;
 mod door;
+mod fuzzed;
 mod hostile;
 mod lifecycle;
 mod limits;

@@ -17,7 +17,15 @@ use ostler_sandbox::store::Store;
 use ostler_sandbox::wire::launcher::Limits;
 
 /// What every sandbox may use.
-pub const LIMITS: Limits = Limits { memory: 1 << 30, pids: 512, cpu_millis: 2000 };
+pub const LIMITS: Limits = Limits {
+    memory: 1 << 30,
+    pids: 512,
+    cpu_millis: 2000,
+    cpu_weight: 100,
+    io_weight: 100,
+    disk: 20 << 30,
+    files: 1_000_000,
+};
 
 /// Time for anything that is asked of the runtime; reaching it is a hang.
 pub const DEADLINE: Duration = Duration::from_secs(60);

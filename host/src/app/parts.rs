@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use ostler_protocol::ErrorCode;
 use ostler_protocol::api::{Health, PluginHook, PluginList, PluginView, RefusedPlugin, RepositoryView};
 use ostler_sandbox::client::{Launcher, LauncherClientError};
-use ostler_sandbox::wire::launcher::Limits;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -26,13 +25,16 @@ use crate::plugins::{Package, PluginError, PluginHost, PluginInfo, PluginSource,
 use crate::session::{Clock, Services, Sessions};
 use crate::store::{Blobs, Index, SessionLogs};
 use crate::telemetry::{self, chain};
-use crate::workspace::Workspaces;
+use crate::workspace::{self, Workspaces};
 
 /// Time that requests under way have when the host stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Time that the launcher has to end every sandbox.
 const LAUNCHER_END: Duration = Duration::from_secs(60);
+
+/// Time that the launcher may take to exit after that.
+const LAUNCHER_EXIT: Duration = Duration::from_secs(5);
 
 /// The API token, made where it is missing, readable by the host and by root only.
 pub(super) fn token(layout: &Layout, user: User) -> Result<ApiToken, AppError> {
@@ -117,6 +119,16 @@ impl Announcement {
     }
 }
 
+/// One line of the log for each limit of sandboxes that this machine does without.
+fn say_what_is_not_limited() {
+    match ostler_sandbox::probe::control_groups() {
+        Ok(found) => {
+            found.gaps.iter().for_each(|gap| tracing::warn!(fix = gap.fix(), "not limited here: {}", gap.words()))
+        }
+        Err(error) => tracing::warn!(%error, "what limits sandboxes is not known"),
+    }
+}
+
 /// Joins the parts, serves until a signal, ends everything.
 pub(super) async fn serve(
     config: HostConfig,
@@ -129,6 +141,7 @@ pub(super) async fn serve(
     let internal = |error: &(dyn std::error::Error + 'static)| AppError::new(chain(error), "the log has more");
     let telemetry =
         telemetry::begin(&layout.log(), config.otlp_endpoint.as_deref()).map_err(|error| internal(&error))?;
+    say_what_is_not_limited();
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| internal(&error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     let url = format!("http://{address}");
@@ -139,9 +152,8 @@ pub(super) async fn serve(
     let (launcher, living) =
         Launcher::connect(&layout.launcher_socket(), epoch).await.map_err(|error| internal(&error))?;
     let forge = Forge::open(&layout.repositories()).map_err(|error| internal(&error))?;
-    let limits =
-        Limits { memory: config.limits.memory.0, pids: config.limits.pids, cpu_millis: config.limits.cpus.millis };
-    let workspaces = Workspaces::new(launcher.clone(), image, limits, epoch, forge.clone(), living);
+    let workspaces =
+        Workspaces::new(launcher.clone(), image, workspace::limits(config.limits), epoch, forge.clone(), living);
     let about = About {
         model: models.default_name().unwrap_or_default().to_owned(),
         image: config.image.clone(),
@@ -204,6 +216,10 @@ pub(super) async fn serve(
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(internal(&error)),
         Err(_) => return Err(AppError::new("the launcher did not end every sandbox in time", "its log says more")),
+    }
+    // Whoever starts the next host at once finds none of this one. The launcher hangs up with its last breath.
+    if tokio::time::timeout(LAUNCHER_EXIT, launcher.gone()).await.is_err() {
+        tracing::warn!("the launcher has ended everything and does not exit");
     }
     // The last words of everything above; it blocks, and nothing else is left to do.
     let _ = tokio::task::spawn_blocking(|| telemetry.end()).await;

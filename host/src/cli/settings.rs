@@ -60,6 +60,10 @@ pub(super) struct SettingFlags {
         help = short_help("sandbox.cpus"), long_help = long_help("sandbox.cpus"))]
     pub cpus: Option<Value>,
 
+    #[arg(long, value_name = "SIZE", value_parser = judge("sandbox.disk"),
+        help = short_help("sandbox.disk"), long_help = long_help("sandbox.disk"))]
+    pub disk: Option<Value>,
+
     #[arg(long, value_name = "URL", value_parser = judge("telemetry.otlp_endpoint"),
         help = short_help("telemetry.otlp_endpoint"), long_help = long_help("telemetry.otlp_endpoint"))]
     pub otlp_endpoint: Option<Value>,
@@ -100,6 +104,7 @@ impl SettingFlags {
             ("sandbox.memory", self.memory),
             ("sandbox.pids", self.pids),
             ("sandbox.cpus", self.cpus),
+            ("sandbox.disk", self.disk),
             ("telemetry.otlp_endpoint", self.otlp_endpoint),
         ];
         let lists = [

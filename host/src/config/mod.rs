@@ -97,6 +97,14 @@ pub struct SandboxLimits {
     pub pids: u32,
     /// Processor time.
     pub cpus: Cpus,
+    /// Share of the processor time where sandboxes compete for it.
+    pub cpu_weight: u32,
+    /// The same for disks.
+    pub io_weight: u32,
+    /// Files of its own on the disk.
+    pub disk: ByteSize,
+    /// Names of files and folders.
+    pub files: u32,
 }
 
 /// What is logged and how.

@@ -190,6 +190,39 @@ pub const KEYS: &[Key] = &[
         ..ROW
     },
     Key {
+        path: "sandbox.cpu_weight",
+        kind: Kind::Number { lowest: 1, highest: 1000 },
+        default: Fallback::Value("100"),
+        meaning: "Share of processor time where sandboxes compete for it; twice the number gets twice the time",
+        example: "50",
+        ..ROW
+    },
+    Key {
+        path: "sandbox.io_weight",
+        kind: Kind::Number { lowest: 1, highest: 1000 },
+        default: Fallback::Value("100"),
+        meaning: "Share of the disk's time in the same way, where the kernel shares it out",
+        example: "50",
+        ..ROW
+    },
+    Key {
+        path: "sandbox.disk",
+        kind: Kind::Size,
+        default: Fallback::Value("20G"),
+        flag: Some("--disk"),
+        meaning: "What each sandbox may write to the disk, beside its image",
+        example: "\"50G\"",
+        ..ROW
+    },
+    Key {
+        path: "sandbox.files",
+        kind: Kind::Number { lowest: 1000, highest: 100_000_000 },
+        default: Fallback::Value("2000000"),
+        meaning: "Files and folders that each sandbox may make",
+        example: "500000",
+        ..ROW
+    },
+    Key {
         path: "plugins.paths",
         kind: Kind::Paths,
         flag: Some("--plugin"),

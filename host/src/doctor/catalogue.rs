@@ -135,6 +135,11 @@ pub const ENTRIES: &[Entry] = &[
     entry("kernel.descriptors", Group::Kernel, "whether sockets can refuse descriptors (`SO_PASSRIGHTS`)"),
     entry("control_groups.controllers", Group::ControlGroups, "versions, and whether memory, pids and cpu are there"),
     entry(
+        "control_groups.gaps",
+        Group::ControlGroups,
+        "limits that this machine does without: swap that is not counted, lack of memory that nobody hears of, disks without weights",
+    ),
+    entry(
         "control_groups.limits",
         Group::ControlGroups,
         "a process started in a group of its own, as the kernel does at once with `CLONE_INTO_CGROUP`, and limited as a sandbox would be",

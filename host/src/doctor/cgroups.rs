@@ -1,23 +1,27 @@
 //! Can sandboxes be limited?
 
-use ostler_sandbox::probe::{self, Attempt, Kind, Summary};
+use ostler_sandbox::probe::{self, Attempt, Gap, Kind, Summary};
 
 use super::context::{Attempts, Tried};
 use super::finding::{Check, Finding};
 
 pub(super) fn examine(attempts: &Attempts) -> Vec<Check> {
-    let controllers = match probe::control_groups() {
-        Ok(summary) => controllers(&summary),
-        Err(error) => Finding::skipped(format!("the list of mounts cannot be read: {error}")),
+    let (controllers, gaps) = match probe::control_groups() {
+        Ok(summary) => (controllers(&summary), gaps(&summary.gaps)),
+        Err(error) => {
+            let unknown = || Finding::skipped(format!("the list of mounts cannot be read: {error}"));
+            (unknown(), unknown())
+        }
     };
     vec![
         controllers.of("control_groups.controllers"),
+        gaps.of("control_groups.gaps"),
         limits(&attempts.of(Attempt::Limits)).of("control_groups.limits"),
     ]
 }
 
 fn controllers(summary: &Summary) -> Finding {
-    let Summary { kind, missing } = summary;
+    let Summary { kind, missing, .. } = summary;
     if !missing.is_empty() && *kind != Kind::None {
         let lost: Vec<&str> = missing
             .iter()
@@ -45,6 +49,14 @@ fn controllers(summary: &Summary) -> Finding {
     }
 }
 
+fn gaps(gaps: &[Gap]) -> Finding {
+    if gaps.is_empty() {
+        return Finding::ok("swap is counted, lack of memory is heard of, disks are shared out by weight");
+    }
+    let join = |part: fn(&Gap) -> &'static str| gaps.iter().map(part).collect::<Vec<_>>().join("; ");
+    Finding::warning(join(|gap| gap.words()), join(|gap| gap.fix()))
+}
+
 fn limits(tried: &Tried) -> Finding {
     match tried {
         Tried::Works => Finding::ok("a process was started in a group of its own and limited"),
@@ -59,7 +71,7 @@ fn limits(tried: &Tried) -> Finding {
 #[cfg(test)]
 pub(super) fn examples() -> Vec<Check> {
     use super::tests::{not_root, refused};
-    let summary = |kind, missing: &[&'static str]| Summary { kind, missing: missing.to_vec() };
+    let summary = |kind, missing: &[&'static str]| Summary { kind, missing: missing.to_vec(), gaps: Vec::new() };
     let summaries = [
         summary(Kind::Unified, &[]),
         summary(Kind::Hybrid, &[]),
@@ -69,5 +81,7 @@ pub(super) fn examples() -> Vec<Check> {
     ];
     let controllers = summaries.iter().map(|summary| controllers(summary).of("control_groups.controllers"));
     let tried = [Tried::Works, not_root(), refused("set limit", 30)];
-    controllers.chain(tried.iter().map(|tried| limits(tried).of("control_groups.limits"))).collect()
+    let all = [Gap::Swap, Gap::OutOfMemory, Gap::IoWeight];
+    let gaps = [&all[..0], &all[2..], &all[..]].map(|found| gaps(found).of("control_groups.gaps"));
+    controllers.chain(gaps).chain(tried.iter().map(|tried| limits(tried).of("control_groups.limits"))).collect()
 }

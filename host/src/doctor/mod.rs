@@ -38,12 +38,10 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ostler_sandbox::wire::launcher::Limits;
-
 use self::context::{Attempts, Chosen, Looker, existing};
 use self::finding::Finding;
 use crate::app::Layout;
-use crate::config::{HostConfig, Loaded};
+use crate::config::Loaded;
 use crate::telemetry::chain;
 
 pub use catalogue::{ENTRIES, Entry, Group};
@@ -71,7 +69,7 @@ pub async fn examine(inputs: Inputs) -> Report {
     if chosen.is_none() {
         checks.extend(without_configuration());
     }
-    let limits = chosen.map(|chosen| limits(&chosen.host));
+    let limits = chosen.map(|chosen| crate::workspace::limits(chosen.host.limits));
     let data = chosen.map_or_else(std::env::temp_dir, |chosen| chosen.layout.data().to_owned());
     let listen = chosen.map(|chosen| chosen.host.listen);
     let (tried, rights, programs, host, files, models) = tokio::join!(
@@ -100,10 +98,6 @@ fn choose(loaded: Loaded) -> Result<Chosen, Check> {
         Finding::failed(chain(&error), error.public.hint.unwrap_or_default()).about("configuration.file", "host.data")
     })?;
     Ok(Chosen { host, loaded, key_problems, layout })
-}
-
-fn limits(host: &HostConfig) -> Limits {
-    Limits { memory: host.limits.memory.0, pids: host.limits.pids, cpu_millis: host.limits.cpus.millis }
 }
 
 fn of_kernel(attempts: &Attempts) -> Vec<Check> {

@@ -21,7 +21,15 @@ pub const VERB: &str = "internal-probe";
 const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Limits with which a group is tried where the configuration gives none.
-const ORDINARY: Limits = Limits { memory: 1 << 30, pids: 1024, cpu_millis: 1000 };
+const ORDINARY: Limits = Limits {
+    memory: 1 << 30,
+    pids: 1024,
+    cpu_millis: 1000,
+    cpu_weight: 100,
+    io_weight: 100,
+    disk: 1 << 30,
+    files: 100_000,
+};
 
 pub(super) async fn examine(program: &Path, place: PathBuf, limits: Option<Limits>, looker: Looker) -> Attempts {
     let only_root = "only root can try it";

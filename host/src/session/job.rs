@@ -49,15 +49,17 @@ impl Job {
         let _ = self.mailbox.send(Message::Input(input)).await;
     }
 
-    /// The link to the sandbox broke: ends what may be left of it, keeps the files, and tells the actor, so that the
-    /// next tool gets a new one.
-    pub(super) async fn give_up_sandbox(&self) {
-        let Some(instance) = self.workspace.as_ref().map(|workspace| workspace.instance()) else { return };
-        if let Err(error) = self.services.workspaces.end(self.session).await {
+    /// The sandbox is of no use any more, as was `seen` from here: ends what may be left of it, keeps the files, and tells the
+    /// actor, so that the next tool gets a new one. Gives why it had ended by itself, where it had.
+    pub(super) async fn give_up_sandbox(&self, seen: String) -> Option<String> {
+        let instance = self.workspace.as_ref()?.instance();
+        let died = self.services.workspaces.end(self.session).await.unwrap_or_else(|error| {
             tracing::error!(session = %self.session, error = %chain(&error), "a broken sandbox could not be ended");
-        }
-        let why = "the link to it broke".to_owned();
+            None
+        });
+        let why = died.clone().unwrap_or(seen);
         let _ = self.mailbox.send(Message::Died(Death { instance, why })).await;
+        died
     }
 
     /// Appends an event and waits until it is durable; `false` when the actor is gone.

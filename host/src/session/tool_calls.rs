@@ -52,12 +52,15 @@ fn hands(job: &Job) -> Option<TurnHands> {
 pub(super) async fn run(job: Job, turn: TurnId, allowed: ToolCall) -> Option<Input> {
     let ToolCall { call, tool, arguments } = allowed;
     let began = Instant::now();
-    let output = match hands(&job) {
+    let mut output = match hands(&job) {
         Some(hands) => tools::run(&hands, call, &tool, &arguments).await,
         None => ToolOutput::failed("there is no sandbox to run this in"),
     };
-    if output.outcome == ToolOutcome::Unknown {
-        job.give_up_sandbox().await;
+    if let Some(seen) = output.lost.take()
+        && let Some(died) = job.give_up_sandbox(seen).await
+    {
+        let words = format!("\nthe sandbox ended: {died}. Its files are kept, and the next tool finds them.");
+        output.bytes.extend_from_slice(words.as_bytes());
     }
     let ended = Ended { turn, call, tool, arguments, ran: output, took: began.elapsed() };
     let result = tool_result(&job, ended).await;

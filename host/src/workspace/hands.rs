@@ -118,7 +118,7 @@ impl TurnHands {
             ExitCause::OutputLimit => (ToolOutcome::OutputLimit, true),
         };
         let wall = Some(Duration::from_micros(exit.wall_us));
-        Ok(ToolOutput { outcome, bytes, truncated, exit_status: Some(exit.status), wall })
+        Ok(ToolOutput { outcome, bytes, truncated, exit_status: Some(exit.status), lost: None, wall })
     }
 }
 
@@ -191,4 +191,19 @@ pub(super) fn environment(author: &Person) -> Vec<(String, String)> {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ostler_sandbox::client::guest::LinkLost;
+
+    use super::*;
+
+    #[test]
+    fn a_guest_that_breaks_the_protocol_is_marked_with_what_it_did() {
+        let why = "a flood of messages that nobody waits for";
+        let error = hands_error(GuestError::Link(LinkLost::Violation(why)));
+        let HandsError::Gone(words) = error else { panic!("{error:?}") };
+        assert_eq!(words, format!("the link to the guest is lost: the guest broke the protocol: {why}"));
+    }
 }

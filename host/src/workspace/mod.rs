@@ -17,6 +17,7 @@ use ostler_sandbox::fault;
 use ostler_sandbox::wire::FailureKind;
 use ostler_sandbox::wire::launcher::{Files, Limits};
 
+use crate::config::SandboxLimits;
 use crate::door::{Door, DoorEvent};
 use crate::forge::{Access, Forge, RepositoryName};
 
@@ -26,6 +27,20 @@ pub use repository::{Commit, GIT_HOST, Published, commit_message};
 
 /// Time that a sandbox may take to start.
 const CREATE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The limits of every sandbox in the launcher's units.
+#[must_use]
+pub fn limits(chosen: SandboxLimits) -> Limits {
+    Limits {
+        memory: chosen.memory.0,
+        pids: chosen.pids,
+        cpu_millis: chosen.cpus.millis,
+        cpu_weight: chosen.cpu_weight,
+        io_weight: chosen.io_weight,
+        disk: chosen.disk.0,
+        files: chosen.files.into(),
+    }
+}
 
 /// Makes workspaces. Cheap to clone.
 #[derive(Clone)]
@@ -197,7 +212,10 @@ impl Workspaces {
     /// Ends a sandbox that outlived an earlier host and that its session knows nothing of: it was still being filled. Its
     /// files are kept, for [`Self::start`] to finish.
     pub async fn abandon(&self, session: SessionId) -> Result<(), WorkspaceError> {
-        if self.claim(&session.bare()) { self.end(session).await } else { Ok(()) }
+        if self.claim(&session.bare()) {
+            self.end(session).await?;
+        }
+        Ok(())
     }
 
     /// Whether the sandbox outlived an earlier host and nobody has asked before.
@@ -205,8 +223,9 @@ impl Workspaces {
         self.inner.living.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox)
     }
 
-    /// Ends the sandbox of a session and keeps its files for the next one. One that does not live is no error.
-    pub async fn end(&self, session: SessionId) -> Result<(), WorkspaceError> {
+    /// Ends the sandbox of a session and keeps its files for the next one. One that does not live is no error. Where it had ended
+    /// by itself, gives why.
+    pub async fn end(&self, session: SessionId) -> Result<Option<String>, WorkspaceError> {
         let sandbox = session.bare();
         self.inner.launcher.destroy(&sandbox, Files::Keep).await.map_err(|source| WorkspaceError::End { source })
     }

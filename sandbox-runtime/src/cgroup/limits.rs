@@ -2,13 +2,14 @@
 //!
 //! | Limit | version 1 | unified |
 //! |---|---|---|
-//! | memory | `memory.limit_in_bytes`, `memory.memsw.limit_in_bytes` | `memory.max`, `memory.swap.max` |
+//! | memory | `memory.limit_in_bytes`, `memory.memsw.limit_in_bytes` | `memory.max`, `memory.swap.max`, `memory.oom.group` |
 //! | processes | `pids.max` | `pids.max` |
-//! | processor time | `cpu.cfs_period_us`, `cpu.cfs_quota_us` | `cpu.max` |
+//! | processor time | `cpu.cfs_period_us`, `cpu.cfs_quota_us`, `cpu.shares` | `cpu.max`, `cpu.weight` |
+//! | disks | `blkio.bfq.weight`, `blkio.weight` | `io.weight`, `io.bfq.weight` |
 //! | devices | `devices.deny`, `devices.allow` | none: see [`super::DEVICES`] |
 //!
-//! Without room for more memory the kernel ends one process, in both versions: `memory.oom.group`, which ends all of a sandbox,
-//! has no counterpart in version 1.
+//! Without room for more memory the kernel ends all of a sandbox in version 2 (`memory.oom.group`); in version 1 it ends one
+//! process, and [`super::memory`] tells the launcher, which ends the others.
 //!
 //! Sources: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
 
@@ -22,7 +23,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::DEVICES;
+use super::{BLKIO, DEVICES, IO};
 use crate::step::Step;
 
 /// Period over which CPU time is shared out, in microseconds.
@@ -71,9 +72,32 @@ impl Leaf {
         }
     }
 
-    /// Sets the limits on memory, processes and devices. To be called before anything enters the sandbox's root.
+    /// Sets the limits on memory, processes and devices, and the weights. To be called before anything enters the sandbox's
+    /// root.
     pub(crate) fn limit(&self, limits: Limits) -> Result<(), Failure> {
-        let Limits { memory, pids, .. } = limits;
+        self.limit_legacy(limits)?;
+        let Limits { memory, pids, cpu_weight, io_weight, .. } = limits;
+        let Some(group) = &self.unified else { return Ok(()) };
+        if group.has("memory") {
+            group.set("memory.max", memory, Absent::Fail)?;
+            group.set("memory.swap.max", 0, Absent::Skip)?;
+            group.set("memory.oom.group", 1, Absent::Fail)?;
+        }
+        if group.has("pids") {
+            group.set("pids.max", pids, Absent::Fail)?;
+        }
+        if group.has("cpu") {
+            group.set("cpu.weight", cpu_weight, Absent::Fail)?;
+        }
+        if group.has(IO) {
+            group.set("io.weight", io_weight, Absent::Skip)?;
+            group.set("io.bfq.weight", io_weight, Absent::Skip)?;
+        }
+        Ok(())
+    }
+
+    fn limit_legacy(&self, limits: Limits) -> Result<(), Failure> {
+        let Limits { memory, pids, cpu_weight, io_weight, .. } = limits;
         for group in &self.legacy {
             if group.has("memory") {
                 group.set("memory.limit_in_bytes", memory, Absent::Fail)?;
@@ -83,20 +107,21 @@ impl Leaf {
             if group.has("pids") {
                 group.set("pids.max", pids, Absent::Fail)?;
             }
+            if group.has("cpu") {
+                // 1024 is what 100 is in version 2; the kernel refuses less than 2.
+                group.set("cpu.shares", (u64::from(cpu_weight) * 1024 / 100).max(2), Absent::Fail)?;
+            }
+            if group.has(BLKIO) {
+                // The one of BFQ, and the one of kernels before 5.0, whose least is 10.
+                group.set("blkio.bfq.weight", io_weight, Absent::Skip)?;
+                group.set("blkio.weight", io_weight.max(10), Absent::Skip)?;
+            }
             if group.has(DEVICES) {
                 group.set("devices.deny", "a", Absent::Fail)?;
                 for device in ALLOWED_DEVICES {
                     group.set("devices.allow", device, Absent::Fail)?;
                 }
             }
-        }
-        let Some(group) = &self.unified else { return Ok(()) };
-        if group.has("memory") {
-            group.set("memory.max", memory, Absent::Fail)?;
-            group.set("memory.swap.max", 0, Absent::Skip)?;
-        }
-        if group.has("pids") {
-            group.set("pids.max", pids, Absent::Fail)?;
         }
         Ok(())
     }

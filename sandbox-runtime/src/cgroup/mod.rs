@@ -3,19 +3,22 @@
 //! ```text
 //! unified   /sys/fs/cgroup/ostler-<tag>/<id>                           limits and kill
 //! hybrid    /sys/fs/cgroup/unified/ostler-<tag>/<id>                   kill
-//!           /sys/fs/cgroup/{memory,pids,cpu,devices}/ostler-<tag>/<id> limits
+//!           /sys/fs/cgroup/{memory,pids,cpu,…}/ostler-<tag>/<id>       limits
 //! legacy    the second line only: killing goes by process number
 //! ```
 //!
 //! The tag belongs to one launcher (its lock guards it), so that whatever is found under it after a crash may
-//! be ended. This module owns making, killing and collecting the directories, [`limits`] what is written into them.
+//! be ended. This module owns making, killing and collecting the directories, [`limits`] what is written into them,
+//! [`memory`] what is read of them, [`gaps`] what a machine cannot limit.
 //!
 //! libcontainer has no part in it: it moves processes by `cgroup.procs`, which waits for a grace period of RCU (10 ms,
 //! measured on kernel 6.18), and its clean-up leaves directories behind. Here nobody is ever moved: a worker is
 //! cloned into the unified leaf and puts itself, as its own only thread, into the others, which the kernel does at once
 //! (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c). Everything that it starts inherits both.
 
+mod gaps;
 mod limits;
+mod memory;
 pub(crate) mod trial;
 
 use std::ffi::OsString;
@@ -29,6 +32,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::step::{Step, failure};
 
+pub use gaps::Gap;
 pub(crate) use limits::Leaf;
 
 /// What limits are set with; a machine must have each of them in one of its hierarchies.
@@ -37,6 +41,10 @@ pub(crate) const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// The version 1 controller that says which devices may be opened. The unified tree has none: no node can be made in a
 /// sandbox, and every mount is `nodev`.
 const DEVICES: &str = "devices";
+
+/// The controllers of version 1 and 2 that share out disks. A machine may have neither.
+const BLKIO: &str = "blkio";
+const IO: &str = "io";
 
 /// The hierarchies of this machine and the directory of one launcher in them.
 #[derive(Clone, Debug)]
@@ -67,12 +75,17 @@ impl Hierarchy {
                 write(&file, &format!("+{controller}")).step("enable controller", shown)?;
             }
         }
+        if self.has(IO) {
+            // Weights of disks are had where they can be had, see `gaps`.
+            let _ = write(&self.root.join("cgroup.subtree_control"), &format!("+{IO}"));
+            let _ = write(&parent.join("cgroup.subtree_control"), &format!("+{IO}"));
+        }
         Ok(())
     }
 
     /// Whether sandboxes are put into it.
     fn is_used(&self) -> bool {
-        CONTROLLERS.iter().chain([&DEVICES]).any(|controller| self.has(controller))
+        CONTROLLERS.iter().chain([&DEVICES, &BLKIO]).any(|controller| self.has(controller))
     }
 }
 
@@ -230,7 +243,8 @@ impl Cgroups {
         self.unified.iter().chain(&self.legacy).map(|hierarchy| &hierarchy.root)
     }
 
-    fn processes(&self, sandbox: &str) -> Vec<Pid> {
+    /// The processes of a sandbox.
+    pub(crate) fn processes(&self, sandbox: &str) -> Vec<Pid> {
         let mut pids: Vec<i32> = self
             .roots()
             .filter_map(|root| fs::read_to_string(root.join(&self.parent).join(sandbox).join("cgroup.procs")).ok())
@@ -328,11 +342,20 @@ mod tests {
         let (root, cgroups) = unified();
         let leaf = root.path().join("ostler-t/one");
         fs::create_dir_all(&leaf).unwrap();
-        for file in ["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cgroup.kill"] {
+        let files = ["memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cpu.max", "cpu.weight"];
+        for file in files.into_iter().chain(["io.weight", "cgroup.kill"]) {
             fs::write(leaf.join(file), "").unwrap();
         }
         assert!(cgroups.make_unified("one").unwrap().is_some());
-        let limits = ostler_wire::launcher::Limits { memory: 1 << 30, pids: 100, cpu_millis: 1500 };
+        let limits = ostler_wire::launcher::Limits {
+            memory: 1 << 30,
+            pids: 100,
+            cpu_millis: 1500,
+            cpu_weight: 50,
+            io_weight: 200,
+            disk: 1 << 30,
+            files: 1000,
+        };
         let groups = cgroups.enter("one").unwrap();
         groups.limit(limits).unwrap();
         groups.limit_cpu(limits).unwrap();
@@ -340,6 +363,8 @@ mod tests {
         let read = |file: &str| fs::read_to_string(leaf.join(file)).unwrap();
         assert_eq!((read("memory.max"), read("memory.swap.max")), ("1073741824".into(), "0".into()));
         assert_eq!((read("pids.max"), read("cpu.max")), ("100".into(), "150000 100000".into()));
+        assert_eq!((read("cpu.weight"), read("io.weight")), ("50".into(), "200".into()));
+        assert_eq!(read("memory.oom.group"), "1", "all of it ends, not one process");
         assert_eq!(read("cgroup.kill"), "1");
         assert_eq!(cgroups.leftovers(), ["one"]);
         assert_eq!(cgroups.remove("absent").unwrap(), Removal::Gone);

@@ -8,7 +8,7 @@ use ostler_wire::launcher::Limits;
 use ostler_wire::{Failure, FailureKind};
 use rustix::process::WaitOptions;
 
-use super::{CONTROLLERS, Cgroups, Removal, write};
+use super::{CONTROLLERS, Cgroups, Gap, Removal, write};
 use crate::process;
 use crate::step::{Step, failure};
 
@@ -106,6 +106,8 @@ pub struct Summary {
     pub kind: Kind,
     /// What limits are set with and no hierarchy has.
     pub missing: Vec<&'static str>,
+    /// Limits that are done without.
+    pub gaps: Vec<Gap>,
 }
 
 /// Looks at the mounted hierarchies; needs no privileges.
@@ -120,7 +122,8 @@ pub fn summary() -> std::io::Result<Summary> {
         (Some(_), true) => Kind::Unified,
         (Some(_), false) => Kind::Hybrid,
     };
-    Ok(Summary { kind, missing: CONTROLLERS.into_iter().filter(|controller| !found.has(controller)).collect() })
+    let missing = CONTROLLERS.into_iter().filter(|controller| !found.has(controller)).collect();
+    Ok(Summary { kind, missing, gaps: found.gaps() })
 }
 
 #[cfg(test)]

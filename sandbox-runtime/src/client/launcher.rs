@@ -122,13 +122,13 @@ impl Launcher {
     }
 
     /// Ends a sandbox, or removes the files of one that has ended. Returns when nothing of it is left but, with
-    /// [`Files::Keep`], its files. One that does not exist is no error.
+    /// [`Files::Keep`], its files; where it had ended by itself, with why. One that does not exist is no error.
     ///
     /// # Errors
     /// When it cannot be ended or its files cannot be removed.
-    pub async fn destroy(&self, sandbox: &str, files: Files) -> Result<(), LauncherClientError> {
+    pub async fn destroy(&self, sandbox: &str, files: Files) -> Result<Option<String>, LauncherClientError> {
         let words = format!("destroy sandbox {sandbox}");
-        self.ask(&words, Request::Destroy { sandbox: sandbox.to_owned(), files }, SLOW).await?.done(&words)
+        self.ask(&words, Request::Destroy { sandbox: sandbox.to_owned(), files }, SLOW).await?.ended(&words)
     }
 
     /// Ends every sandbox, keeping their files, and the launcher.

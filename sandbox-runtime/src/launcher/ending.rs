@@ -14,6 +14,7 @@ use ostler_wire::{Failure, FailureKind};
 use rustix::process::{Signal, WaitStatus, kill_process, pidfd_send_signal};
 
 use super::files::{remove_in_child, set_aside};
+use super::limits;
 use super::sandboxes::{Because, Ending, Phase, RequestKey, Sandbox};
 use super::starting::check_id;
 use super::state::{Launcher, in_words, log};
@@ -48,6 +49,9 @@ impl Launcher {
                         // It was never started: nothing is ever said of it.
                         instance: 0,
                         restored: true,
+                        limits: limits::LEAST,
+                        allowed: None,
+                        memory: None,
                         phase,
                         sockets: None,
                         report: None,
@@ -61,7 +65,8 @@ impl Launcher {
                 Some(record) => drop(self.kept.insert(id.to_owned(), record)),
                 None => {}
             }
-            return self.reply(request, Ok(Reply::Done));
+            let died = self.last_words.get(id).cloned();
+            return self.reply(request, Ok(Reply::Ended { died }));
         }
         self.fail(id, destroyed());
         if self.sandboxes.get(id).is_some_and(|sandbox| matches!(sandbox.phase, Phase::Living)) {
@@ -75,7 +80,7 @@ impl Launcher {
                 ending.waiters.push(request);
                 self.advance(id);
             }
-            _ => self.reply(request, Ok(Reply::Done)),
+            _ => self.reply(request, Ok(Reply::Ended { died: None })),
         }
     }
 
@@ -89,6 +94,7 @@ impl Launcher {
             let _ = pidfd_send_signal(&init.descriptor, Signal::KILL);
         }
         // A worker that still syncs its record is let finish; it is in the group only on its way to an end.
+        sandbox.memory = None;
         let syncing = matches!(sandbox.phase, Phase::Living) && sandbox.worker.is_some();
         let until = Instant::now() + PATIENCE;
         sandbox.phase = Phase::Ending(Ending { because, files, until, waiters: Vec::new() });
@@ -171,15 +177,21 @@ impl Launcher {
         if self.sandboxes.is_empty() {
             self.cgroups.remove_parents();
         }
+        let died = match &ending.because {
+            Because::Died { why } => Some(why.clone()),
+            Because::Asked | Because::Failed { .. } => None,
+        };
+        self.last_words.remove(id);
         if ending.files == Files::Keep {
             self.kept.insert(id.to_owned(), sandbox.record);
+            self.last_words.extend(died.clone().map(|why| (id.to_owned(), why)));
         } else {
             self.leases.release(sandbox.record.uid_base);
         }
         if let Err(failed) = &files_removed {
             log(&format!("{id}: {failed}"));
         }
-        self.answer(ending.waiters, files_removed.map(|()| Reply::Done));
+        self.answer(ending.waiters, files_removed.map(|()| Reply::Ended { died }));
         match ending.because {
             Because::Asked => {}
             Because::Failed { request, failure } => self.reply(request, Err(failure)),

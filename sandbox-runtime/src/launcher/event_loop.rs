@@ -29,6 +29,12 @@ pub(super) fn serve(launcher: &mut Launcher) -> Result<(), Failure> {
         if ready.reports {
             launcher.read_reports();
         }
+        if ready.memory {
+            launcher.hear_of_memory();
+        }
+        if ready.meter {
+            launcher.read_meter();
+        }
         if ready.signals {
             launcher.reap();
         }
@@ -63,6 +69,8 @@ struct Ready {
     host_in: bool,
     host_out: bool,
     reports: bool,
+    memory: bool,
+    meter: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -72,6 +80,8 @@ enum Source {
     Caller,
     Host,
     Report,
+    Memory,
+    Meter,
 }
 
 fn wait(launcher: &Launcher) -> Result<Ready, Failure> {
@@ -94,6 +104,12 @@ fn wait(launcher: &Launcher) -> Result<Ready, Failure> {
     for report in launcher.sandboxes.values().filter_map(|sandbox| sandbox.report.as_ref()) {
         watch(Source::Report, report.as_fd(), PollFlags::IN);
     }
+    for memory in launcher.sandboxes.values().filter_map(|sandbox| sandbox.memory.as_ref()) {
+        watch(Source::Memory, memory.event.as_fd(), PollFlags::IN);
+    }
+    if let Some(meter) = &launcher.disk.meter {
+        watch(Source::Meter, meter.report.as_fd(), PollFlags::IN);
+    }
     match poll(&mut watched, Some(&pause)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error).step("poll", || format!("{} descriptors", watched.len())),
@@ -109,6 +125,8 @@ fn wait(launcher: &Launcher) -> Result<Ready, Failure> {
             Source::Listener => ready.listener = true,
             Source::Caller => ready.callers = true,
             Source::Report => ready.reports = true,
+            Source::Memory => ready.memory = true,
+            Source::Meter => ready.meter = true,
             Source::Host => {
                 ready.host_out |= happened.contains(PollFlags::OUT);
                 ready.host_in |= happened.intersects(!PollFlags::OUT);

@@ -5,10 +5,11 @@
 //! listener ──►│ callers ─Hello─► host             │──► replies, events (bounded queue)
 //! signals  ──►│ reaped children                   │
 //! reports  ──►│ door sockets, started, failed     │        Starting ──started──► Living
-//! clock    ──►│ deadlines, grace                  │           │ failed, over time   │ died, destroyed
+//! limits   ──►│ out of memory, room on the disk   │           │ failed, over time   │ died, destroyed, over a limit
+//! clock    ──►│ deadlines, grace                  │           │                     │
 //!             └──────────────┬────────────────────┘           └──────► Ending ◄─────┘
 //!                            ▼                                            │ no process, no cgroup left
-//!                    fork: worker, remover                                ▼
+//!                    fork: worker, remover, meter                         ▼
 //!                                                                   gone, or files kept
 //! ```
 //!
@@ -17,14 +18,20 @@
 //! [`LauncherConfig::grace`] it ends everything, keeps the files and exits. This module owns the
 //! configuration and the way in; [`state`] owns the table, [`event_loop`] the waiting.
 
+mod disk;
 mod ending;
 mod event_loop;
 mod files;
 mod leases;
+mod limits;
 mod link;
+mod memory;
+mod meter;
 mod recovery;
 mod requests;
+mod rights;
 mod sandboxes;
+mod sealed;
 mod setup;
 mod starting;
 mod state;
@@ -38,7 +45,7 @@ use serde::{Deserialize, Serialize};
 use crate::defence::Weakened;
 use crate::store::StoreError;
 
-pub(crate) use setup::seal;
+pub(crate) use sealed::seal;
 
 /// Name of the launcher's lock in its directory; it holds the process number of its holder.
 pub const LOCK: &str = "launcher.lock";
@@ -156,6 +163,8 @@ pub fn run(config: LauncherConfig) -> Result<(), LauncherError> {
     setup::say_ready().map_err(LauncherError::Step)?;
     let ended = event_loop::serve(&mut launcher).map_err(LauncherError::Step);
     launcher.leave();
+    // Its sockets close with the process, so that a host that waits for it to hang up has waited for its end.
+    std::mem::forget(launcher);
     ended
 }
 

@@ -8,6 +8,8 @@ use ostler_wire::Failure;
 use ostler_wire::launcher::{Files, Limits};
 use rustix::process::Pid;
 
+use super::memory::Watch;
+use super::meter::Room;
 use crate::worker::record::Record;
 
 /// Which request an answer belongs to: the connection, its number and the epoch it came with.
@@ -51,6 +53,11 @@ pub(super) struct Sandbox {
     pub(super) instance: u64,
     /// Whether its files were there before it was made.
     pub(super) restored: bool,
+    pub(super) limits: Limits,
+    /// What it may have on the disk, once that was measured.
+    pub(super) allowed: Option<Room>,
+    /// Hears of lack of memory while it lives, where the kernel does not end all of it by itself.
+    pub(super) memory: Option<Watch>,
     pub(super) phase: Phase,
     /// Absent where only files are to be removed.
     pub(super) sockets: Option<Sockets>,
@@ -90,7 +97,7 @@ pub(super) enum Because {
     Asked,
     /// It could not be made; the create is answered when nothing of it is left.
     Failed { request: RequestKey, failure: Failure },
-    /// Its PID 1 ended by itself.
+    /// Its PID 1 ended by itself, or it was over a limit.
     Died { why: String },
 }
 

@@ -9,20 +9,21 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ostler_wire::{Failure, FailureKind};
-use rustix::fs::{FlockOperation, MemfdFlags, Mode, SealFlags, fcntl_add_seals, flock, memfd_create};
+use ostler_wire::Failure;
+use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 
 use super::leases::Leases;
+use super::sealed::{run_from_memory, seal, unsealed};
 use super::state::{Launcher, log};
-use super::{LOCK, LauncherConfig, LauncherError, recovery};
+use super::{LOCK, LauncherConfig, LauncherError, recovery, rights};
 use crate::cgroup::Cgroups;
 use crate::defence::Defence;
 use crate::process;
-use crate::step::{Step, failure};
+use crate::step::Step;
 use crate::store::Store;
 
 /// The launcher is ended last when the machine is out of memory.
@@ -30,6 +31,12 @@ const OOM_SCORE: &str = "-900";
 
 /// Longest wait for a lock whose holder has ended.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Descriptors that the launcher keeps of each sandbox: control socket, two of the door, process, memory, and a worker's report.
+const FILES_OF_A_SANDBOX: u64 = 6;
+
+/// Descriptors of its own, with callers and what it opens for a moment.
+const FILES_OF_ITS_OWN: u64 = 64;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -137,6 +144,8 @@ pub(super) fn prepare(config: LauncherConfig) -> Result<Launcher, LauncherError>
         Ok(false) => return Err(LauncherError::Threads),
         Err(failed) => return Err(LauncherError::Step(failed)),
     }
+    // From here on it may be another process image, which begins anew.
+    run_from_memory().map_err(LauncherError::Step)?;
     settle().map_err(LauncherError::Step)?;
     let state = fs::DirBuilder::new().recursive(true).mode(0o711).create(&config.state);
     state.step("make directory", || config.state.display().to_string()).map_err(LauncherError::Step)?;
@@ -146,7 +155,15 @@ pub(super) fn prepare(config: LauncherConfig) -> Result<Launcher, LauncherError>
     assemble(config, lock, store).map_err(LauncherError::Step)
 }
 
-fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher, Failure> {
+fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher, Failure> {
+    let files = getrlimit(Resource::Nofile).current;
+    if let Some(most) = fitting(config.most_sandboxes, files) {
+        log(&format!(
+            "at most {most} sandboxes: each needs {FILES_OF_A_SANDBOX} open files, the hard limit is {}",
+            files.unwrap_or_default()
+        ));
+        config.most_sandboxes = most;
+    }
     let cgroups = Cgroups::detect(&tag(&config.state)?)?;
     recovery::end_leftovers(&cgroups)?;
     let mut leases = Leases::new(config.uid_first, config.uid_ranges);
@@ -155,11 +172,15 @@ fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher
     let guest = match &config.guest {
         Some(program) => {
             let program = fs::read(program).step("read guest", || program.display().to_string())?;
-            if config.weakened.lacks(Defence::SealedGuest) { in_memory(&program)?.into() } else { seal(&program)? }
+            if config.weakened.lacks(Defence::SealedGuest) { unsealed(&program)? } else { seal(&program)? }
         }
         None => seal(crate::guest_image::bytes())?,
     };
     let listener = Listener::open(&config)?;
+    rights::give_up()?;
+    for gap in cgroups.gaps() {
+        log(&format!("not limited here: {}", gap.words()));
+    }
     log(&format!("listening at {}, {} sandboxes kept", config.socket.display(), kept.len()));
     Ok(Launcher {
         config,
@@ -174,6 +195,8 @@ fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher
         sandboxes: std::collections::BTreeMap::new(),
         waiting: VecDeque::new(),
         last_instance: 0,
+        last_words: std::collections::BTreeMap::new(),
+        disk: super::disk::Disk::default(),
         callers: Vec::new(),
         host: None,
         links: 0,
@@ -181,6 +204,12 @@ fn assemble(config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher
         alone_since: Some(Instant::now()),
         stopping: None,
     })
+}
+
+/// How many sandboxes the limit of open files has room for, where those are fewer.
+fn fitting(most: usize, files: Option<u64>) -> Option<usize> {
+    let room = files?.saturating_sub(FILES_OF_ITS_OWN) / FILES_OF_A_SANDBOX;
+    usize::try_from(room).ok().filter(|room| *room < most)
 }
 
 /// Leaves behind what the starting process had: environment, descriptors, groups, session.
@@ -210,31 +239,6 @@ fn tag(state: &Path) -> Result<String, Failure> {
     let place = fs::metadata(state).step("inspect", || state.display().to_string())?;
     let hash = Sha256::digest(format!("{}:{}", place.dev(), place.ino()));
     Ok(hex::encode(&hash[..5]))
-}
-
-/// A sealed copy of the guest, so that what runs as PID 1 cannot be changed by anyone.
-pub(crate) fn seal(program: &[u8]) -> Result<OwnedFd, Failure> {
-    let file = in_memory(program)?;
-    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    fcntl_add_seals(&file, seals).step("seal guest", || format!("{} bytes", program.len()))?;
-    Ok(file.into())
-}
-
-/// Copies a program to a memory file that can be executed.
-fn in_memory(program: &[u8]) -> Result<File, Failure> {
-    let shown = || format!("{} bytes", program.len());
-    if !program.starts_with(b"\x7fELF") {
-        return Err(failure(FailureKind::Invalid, "seal guest", "the guest is no ELF program"));
-    }
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let memory = match memfd_create("ostler-guest", flags | MemfdFlags::EXEC) {
-        // Kernels before 6.3 do not know the flag, and make every memory file executable.
-        Err(Errno::INVAL) => memfd_create("ostler-guest", flags),
-        made => made,
-    };
-    let mut file = File::from(memory.step("make memory file", shown)?);
-    file.write_all(program).step("copy guest", shown)?;
-    Ok(file)
 }
 
 /// Says that the launcher listens, and lets go of standard output.
@@ -277,4 +281,17 @@ pub(super) fn drain(signals: &OwnedFd) -> Signals {
         }
     }
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_sandboxes_than_open_files_for_them() {
+        assert_eq!(fitting(1024, Some(65_536)), None);
+        assert_eq!(fitting(1024, None), None);
+        assert_eq!(fitting(1024, Some(1024)), Some(160));
+        assert_eq!(fitting(10, Some(10)), Some(0));
+    }
 }

@@ -10,6 +10,7 @@ use ostler_wire::{Failure, FailureKind};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitStatus};
 
+use super::limits;
 use super::sandboxes::{Because, Init, Phase, RequestKey, Sandbox, Sockets, Waiting};
 use super::state::{Launcher, in_words};
 use crate::process;
@@ -26,11 +27,6 @@ const MOST_WAITING: usize = 256;
 
 /// The longest that a create may take, whatever the host is ready to wait.
 const LONGEST: Duration = Duration::from_secs(300);
-
-/// The least with which PID 1 starts at all.
-const LEAST: Limits = Limits { memory: 16 << 20, pids: 4, cpu_millis: 10 };
-/// Larger numbers are mistakes.
-const MOST: Limits = Limits { memory: 1 << 46, pids: 4 << 20, cpu_millis: 1_024_000 };
 
 impl Launcher {
     pub(super) fn create(
@@ -57,7 +53,7 @@ impl Launcher {
         if ImageId::parse(image).is_none() {
             return refuse(FailureKind::Invalid, format!("image {image:?} is not sha256: and 64 hexadecimal digits"));
         }
-        check_limits(limits)?;
+        limits::check(limits)?;
         if self.sandboxes.contains_key(id) || self.waiting.iter().any(|waiting| waiting.sandbox == id) {
             return refuse(FailureKind::Exists, format!("sandbox {id} exists already"));
         }
@@ -125,10 +121,14 @@ impl Launcher {
             }
         };
         self.last_instance += 1;
+        self.last_words.remove(&id);
         let sandbox = Sandbox {
             record,
             instance: self.last_instance,
             restored,
+            limits,
+            allowed: None,
+            memory: None,
             phase: Phase::Starting { request, deadline },
             sockets: Some(Sockets { control: Rc::new(control), door_tcp: None, door_dns: None }),
             report: Some(report),
@@ -193,6 +193,7 @@ impl Launcher {
                 // One that is ending already was over time while this was on its way: it is killed anyway.
                 if let Phase::Starting { request, .. } = sandbox.phase {
                     sandbox.phase = Phase::Living;
+                    self.watch_memory(id);
                     self.hand_over(request, id);
                     self.start_waiting();
                 }
@@ -209,7 +210,8 @@ impl Launcher {
         let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
         sandbox.worker = None;
         if matches!(sandbox.phase, Phase::Starting { .. }) {
-            let words = format!("the worker {} before the sandbox was ready", in_words(status));
+            let reached = self.out_of_memory(id).map(|reached| format!(": {reached}")).unwrap_or_default();
+            let words = format!("the worker {} before the sandbox was ready{reached}", in_words(status));
             self.fail(id, failure(FailureKind::System, "create", words));
         } else {
             self.advance(id);
@@ -240,18 +242,6 @@ pub(super) fn check_id(id: &str) -> Result<(), Failure> {
     ))
 }
 
-fn check_limits(limits: Limits) -> Result<(), Failure> {
-    let check = |name: &str, value: u64, least: u64, most: u64| {
-        if (least..=most).contains(&value) {
-            return Ok(());
-        }
-        Err(failure(FailureKind::Invalid, "check limits", format!("{name} is {value}; {least} to {most} are possible")))
-    };
-    check("memory", limits.memory, LEAST.memory, MOST.memory)?;
-    check("pids", limits.pids.into(), LEAST.pids.into(), MOST.pids.into())?;
-    check("cpu_millis", limits.cpu_millis.into(), LEAST.cpu_millis.into(), MOST.cpu_millis.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,11 +259,5 @@ mod tests {
         ] {
             assert_eq!(check_id(id).unwrap_err().kind, FailureKind::Invalid, "{id}");
         }
-    }
-
-    #[test]
-    fn a_limit_out_of_range_is_named_with_what_would_be_right() {
-        let refused = check_limits(Limits { memory: 1 << 30, pids: 0, cpu_millis: 1000 }).unwrap_err();
-        assert_eq!(refused.detail, "pids is 0; 4 to 4194304 are possible");
     }
 }

@@ -10,6 +10,7 @@ use ostler_wire::{Failure, FailureKind};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 use super::LauncherConfig;
+use super::disk::{self, Disk};
 use super::leases::Leases;
 use super::link::{Caller, Link};
 use super::sandboxes::{Because, Phase, RequestKey, Sandbox, Waiting};
@@ -40,6 +41,9 @@ pub(super) struct Launcher {
     pub(super) waiting: VecDeque<Waiting>,
     /// Number of the last start of a sandbox.
     pub(super) last_instance: u64,
+    /// Why the ones whose files are kept ended, where they did by themselves.
+    pub(super) last_words: BTreeMap<String, String>,
+    pub(super) disk: Disk,
 
     pub(super) callers: Vec<Caller>,
     pub(super) host: Option<Link>,
@@ -143,7 +147,7 @@ impl Launcher {
             };
             Some((id.clone(), role))
         });
-        let Some((id, role)) = found else { return false };
+        let Some((id, role)) = found else { return disk::meter_ended(self, pid, status) };
         match role {
             Role::Worker => self.worker_ended(&id, status),
             Role::Init => self.init_ended(&id, status),
@@ -156,7 +160,8 @@ impl Launcher {
         let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
         sandbox.init = None;
         if matches!(sandbox.phase, Phase::Living) {
-            let why = format!("its first process {}", in_words(status));
+            let reached = self.out_of_memory(id).map(|reached| reached.to_string());
+            let why = reached.unwrap_or_else(|| format!("its first process {}", in_words(status)));
             self.end(id, Because::Died { why }, Files::Keep);
         } else {
             self.advance(id);
@@ -180,6 +185,8 @@ impl Launcher {
         for id in self.with_phase(|phase| matches!(phase, Phase::Ending(_))) {
             self.advance(&id);
         }
+        self.look_at_memory(now);
+        self.look_at_disk(now);
         self.start_waiting();
         if self.stopping.is_none() && self.alone_since.is_some_and(|since| since + self.config.grace <= now) {
             log("no host within the grace time: ending everything");
@@ -191,14 +198,16 @@ impl Launcher {
     pub(super) fn pause(&self) -> Duration {
         let now = Instant::now();
         let looking = self.sandboxes.values().any(|sandbox| {
-            matches!(sandbox.phase, Phase::Ending(_)) && !sandbox.has_processes() && sandbox.remover.is_none()
+            let ending = matches!(sandbox.phase, Phase::Ending(_));
+            sandbox.is_suspected() || ending && !sandbox.has_processes() && sandbox.remover.is_none()
         });
         let deadlines = self.sandboxes.values().filter_map(Sandbox::deadline);
         let waiting = self.waiting.iter().map(|waiting| waiting.deadline);
         let callers = self.callers.iter().map(|caller| caller.until);
         let grace = self.alone_since.map(|since| since + self.config.grace);
         let stopping = self.stopping.as_ref().map(|stopping| stopping.until);
-        let next = deadlines.chain(waiting).chain(callers).chain(grace).chain(stopping).min();
+        let next =
+            deadlines.chain(waiting).chain(callers).chain(grace).chain(stopping).chain(self.disk.deadline()).min();
         let pause = next.map_or(Duration::from_secs(60), |next| next.saturating_duration_since(now));
         // A deadline that has passed and is being worked off is not waited for in a busy loop.
         let pause = pause.max(Duration::from_millis(1));
@@ -207,6 +216,7 @@ impl Launcher {
 
     /// Begins to end everything and then the launcher.
     pub(super) fn stop(&mut self, request: Option<RequestKey>) {
+        self.stop_measuring();
         self.stopping = Some(Stopping { request, until: Instant::now() + Duration::from_secs(20) });
         for waiting in std::mem::take(&mut self.waiting) {
             self.reply(waiting.request, Err(failure(FailureKind::System, "create", "the launcher is shutting down")));

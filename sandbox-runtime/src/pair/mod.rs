@@ -7,10 +7,10 @@
 //! worker                          helper
 //!   fork ────────────────────────►  unshare(user, network)
 //!   ◄──────────────────── Unshared
+//!   opens both namespaces, while it is still the helper's user and needs no right to look into other processes
 //!   writes uid_map and gid_map
 //!   Mapped ──────────────────────►  becomes root of the namespace, sets up lo, address, route, rules
 //!   ◄──────── Door(tcp) + fd, Door(dns) + fd, Ready
-//!   opens both namespaces
 //!   closes the socket ───────────►  exits
 //! ```
 //!
@@ -82,10 +82,16 @@ pub(crate) fn make(uid_base: u32) -> Result<Pair, Failure> {
 
 fn collect(helper: BorrowedFd<'_>, pid: Pid, uid_base: u32) -> Result<Pair, Failure> {
     let pid = pid.as_raw_nonzero();
-    let (mut door_tcp, mut door_dns) = (None, None);
+    let (mut namespaces, mut door_tcp, mut door_dns) = (None, None, None);
+    let namespace = |kind: &str| {
+        let path = format!("/proc/{pid}/ns/{kind}");
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).step("open namespace", || path)
+    };
     loop {
         match wait_for::<FromHelper>(helper)? {
             (FromHelper::Unshared, _) => {
+                namespaces = Some((namespace("user")?, namespace("net")?));
                 for file in ["uid_map", "gid_map"] {
                     let path = format!("/proc/{pid}/{file}");
                     let map = format!("0 {uid_base} {RANGE}\n");
@@ -100,18 +106,9 @@ fn collect(helper: BorrowedFd<'_>, pid: Pid, uid_base: u32) -> Result<Pair, Fail
             (FromHelper::Ready, _) => break,
         }
     }
-    let namespace = |kind: &str| {
-        let path = format!("/proc/{pid}/ns/{kind}");
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-        rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).step("open namespace", || path)
-    };
     let missing = || failure(FailureKind::System, "open door", "the namespace helper sent no sockets");
-    Ok(Pair {
-        user: namespace("user")?,
-        network: namespace("net")?,
-        door_tcp: door_tcp.ok_or_else(missing)?,
-        door_dns: door_dns.ok_or_else(missing)?,
-    })
+    let (user, network) = namespaces.ok_or_else(missing)?;
+    Ok(Pair { user, network, door_tcp: door_tcp.ok_or_else(missing)?, door_dns: door_dns.ok_or_else(missing)? })
 }
 
 /// The helper process. Returns its exit status.

@@ -30,6 +30,7 @@ use crate::launcher::LauncherError;
 use crate::process;
 use crate::step::{Step, failure};
 
+pub use crate::cgroup::Gap;
 pub use crate::cgroup::trial::{Kind, Summary, summary as control_groups};
 
 /// Longest time of one attempt. All of them usually take less than half a second.

@@ -15,6 +15,7 @@
 //! the order of the steps. It holds no table and answers no host.
 
 mod executor;
+mod forbidden;
 mod log;
 mod overlay;
 pub(crate) mod record;
@@ -161,6 +162,7 @@ impl Worker<'_> {
         let bundle = Path::new(staging::BUNDLE);
         let text = serde_json::to_vec(&specification)
             .map_err(|error| failure(FailureKind::System, "encode specification", error.to_string()))?;
+        forbidden::check(&text)?;
         fs::write(bundle.join("config.json"), text).step("write specification", || "in staging".to_owned())?;
         let failed = |op: &str, error: &dyn std::error::Error| {
             failure(FailureKind::System, op, format!("{}{}", chain(error), log.tail()))

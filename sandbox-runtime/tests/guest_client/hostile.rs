@@ -237,6 +237,40 @@ async fn a_guest_that_is_gone_or_speaks_another_version_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_guest_that_floods_is_cut_off_and_another_one_does_not_notice() {
+    let (flooded, flooder) = start().await;
+    let (honest, other) = start().await;
+    let flooding = std::thread::spawn(move || {
+        let useless = FromGuest { epoch: 0, id: 7, body: Message::Reply(Ok(row("a"))) };
+        let mut sent = 0_u64;
+        loop {
+            match socket::send(flooder.socket.as_fd(), &useless, None) {
+                Ok(()) => sent += 1,
+                Err(socket::SocketError::NotReady) => std::thread::yield_now(),
+                Err(_) => return sent,
+            }
+        }
+    });
+    let answering = std::thread::spawn(move || {
+        for _ in 0..500 {
+            let request = other.request();
+            other.reply(request.id, row("a"), None);
+        }
+        other
+    });
+    let began = std::time::Instant::now();
+    for _ in 0..500 {
+        honest.status("a").await.unwrap();
+    }
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    let refused = flooded.status("a").await.unwrap_err();
+    let GuestError::Link(LinkLost::Violation(why)) = refused else { panic!("{refused:?}") };
+    assert_eq!(why, "a flood of messages that nobody waits for");
+    assert!(flooding.join().unwrap() > 4096);
+    answering.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_guest_cannot_make_the_hosts_end_of_the_output_block() {
     let (guest, liar) = start().await;
     let lying = tokio::task::spawn_blocking(move || {

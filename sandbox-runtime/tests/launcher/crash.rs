@@ -30,7 +30,7 @@ async fn a_killed_worker_fails_its_create_and_leaves_nothing() {
     for number in 0..200 {
         let id = bench.id(number);
         match launcher.create(&id, &bench.image, LIMITS, PATIENCE).await {
-            Ok(_) => launcher.destroy(&id, Files::Remove).await.unwrap(),
+            Ok(_) => drop(launcher.destroy(&id, Files::Remove).await.unwrap()),
             Err(error) => {
                 assert!(words(&error).contains("the worker was killed by signal 9"), "{}", words(&error));
                 failed += 1;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ostler_sandbox::client::launcher::{LauncherClientError, Spawned};
 use ostler_wire::FailureKind;
-use ostler_wire::launcher::{Files, Limits};
+use ostler_wire::launcher::Files;
 
-use crate::support::{Bench, LIMITS, PATIENCE, cgroups_named, done, processes_of, words};
+use crate::support::{Bench, LIMITS, PATIENCE, done, processes_of, words};
 
 #[tokio::test]
 async fn a_destroyed_sandbox_leaves_nothing_behind() {
@@ -121,25 +121,6 @@ async fn a_death_is_announced_with_its_reason_and_files_are_kept() {
     bench.assert_nothing_left(&id);
     let again = bench.create(&launcher, &id).await;
     assert_eq!(done(&again.control, "read /workspace/note"), "last");
-}
-
-#[tokio::test]
-async fn limits_hold() {
-    let bench = Bench::new();
-    let (launcher, _) = bench.connect(1).await;
-    let limits = Limits { memory: 64 << 20, pids: 16, cpu_millis: 500 };
-    let started = launcher.create(&bench.id(1), &bench.image, limits, PATIENCE).await.unwrap();
-    assert_eq!(done(&started.control, "memory 16"), "0");
-    assert_eq!(done(&started.control, "memory 200"), "killed 9", "swap does not help either");
-    assert_eq!(done(&started.control, "fork 100"), "15", "with PID 1 that is sixteen");
-    let groups = cgroups_named(&bench.id(1));
-    let value = |file: &str| groups.iter().find_map(|group| fs::read_to_string(group.join(file)).ok());
-    let unified = value("cpu.max").map(|text| text == "50000 100000\n");
-    let legacy = value("cpu.cfs_quota_us").map(|text| text == "50000\n");
-    assert_eq!(unified.or(legacy), Some(true), "{groups:?}");
-    if let Some(devices) = value("devices.list") {
-        assert!(!devices.contains('b') && !devices.contains('m') && devices.contains("c 1:3 rw"), "{devices}");
-    }
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@
 
 mod crash;
 mod door;
+mod fuzzed;
 mod hostile;
 mod lifecycle;
+mod limits;
 mod posture;
+mod rights;
 mod support;

@@ -15,7 +15,15 @@ use ostler_wire::launcher::Limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-pub const LIMITS: Limits = Limits { memory: 256 << 20, pids: 64, cpu_millis: 2000 };
+pub const LIMITS: Limits = Limits {
+    memory: 256 << 20,
+    pids: 64,
+    cpu_millis: 2000,
+    cpu_weight: 100,
+    io_weight: 100,
+    disk: 1 << 30,
+    files: 10_000,
+};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Fails the test where it could prove nothing.

@@ -90,6 +90,55 @@ fn answer(request: &str) -> Result<String, String> {
                 0
             })?)
         }
+        // Uses memory without end in a child and waits for nothing.
+        ["devour"] => {
+            child(|| {
+                let mut blocks = Vec::new();
+                loop {
+                    blocks.push(vec![1u8; 1 << 20]);
+                    std::hint::black_box(&blocks);
+                }
+            })?;
+            "ok".to_owned()
+        }
+        ["fill", path, mebibytes] => {
+            let size = mebibytes.parse::<usize>().map_err(|_| "size")?;
+            let mut file = File::create(path).map_err(text)?;
+            (0..size).try_for_each(|_| file.write_all(&[1; 1 << 20])).map_err(text)?;
+            "ok".to_owned()
+        }
+        // In no folder, and open as long as this process lives.
+        ["hide", mebibytes] => {
+            let size = mebibytes.parse::<usize>().map_err(|_| "size")?;
+            let mut file = File::create("/hidden").map_err(text)?;
+            fs::remove_file("/hidden").map_err(text)?;
+            (0..size).try_for_each(|_| file.write_all(&[1; 1 << 20])).map_err(text)?;
+            std::mem::forget(file);
+            "ok".to_owned()
+        }
+        ["files", path, count] => {
+            let wanted: usize = count.parse().map_err(|_| "count")?;
+            fs::create_dir_all(path).map_err(text)?;
+            (0..wanted).try_for_each(|number| fs::write(format!("{path}/{number}"), "")).map_err(text)?;
+            "ok".to_owned()
+        }
+        ["descend", depth] => {
+            let depth: usize = depth.parse().map_err(|_| "depth")?;
+            std::env::set_current_dir("/").map_err(text)?;
+            (0..depth).try_for_each(|_| fs::create_dir("d").and_then(|()| std::env::set_current_dir("d"))).map_err(text)?;
+            std::env::set_current_dir("/").map_err(text)?;
+            "ok".to_owned()
+        }
+        // As many as can be had; they stay open.
+        ["open", path] => {
+            let mut held = 0;
+            while let Ok(file) = File::open(path) {
+                std::mem::forget(file);
+                held += 1;
+            }
+            format!("ok {held}")
+        }
+        ["remove", path] => fs::remove_dir_all(path).or_else(|_| fs::remove_file(path)).map(|()| "ok".to_owned()).map_err(text)?,
         ["tcp", address] => tcp(address)?,
         ["udp", address, content] => udp(address, content)?,
         ["syscall", ref numbers @ ..] => {

@@ -56,7 +56,7 @@ pub enum Request {
         /// Which.
         sandbox: String,
     },
-    /// Ends a sandbox: every process, its cgroup, its namespaces. Answered by [`Reply::Done`] when nothing of
+    /// Ends a sandbox: every process, its cgroup, its namespaces. Answered by [`Reply::Ended`] when nothing of
     /// it is left.
     Destroy {
         /// Which; one that does not live is no error.
@@ -86,6 +86,14 @@ pub struct Limits {
     pub pids: u32,
     /// CPU time per wall time, in thousandths of a core.
     pub cpu_millis: u32,
+    /// Share of the CPU time where sandboxes compete for it, 1 to 1000; twice the number gets twice the time.
+    pub cpu_weight: u32,
+    /// The same for disks, where the kernel can share them out.
+    pub io_weight: u32,
+    /// What its own files may take of the disk, in bytes.
+    pub disk: u64,
+    /// Names of files and folders that it may have made.
+    pub files: u64,
 }
 
 /// A message from the launcher to the host.
@@ -124,6 +132,11 @@ pub enum Reply {
     Descriptor(DescriptorKind),
     /// A sandbox lives and all of its descriptors were sent.
     Ready(Sandbox),
+    /// Nothing of a sandbox is left but, where they are kept, its files.
+    Ended {
+        /// Why it had ended by itself before it was told to, where it had: as in [`Event::Died`].
+        died: Option<String>,
+    },
     /// Done, nothing to say.
     Done,
 }
@@ -157,13 +170,13 @@ pub struct Sandbox {
 /// Things that happen without being asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
-    /// A sandbox ended without being told to: its PID 1 exited or was killed.
+    /// A sandbox ended without being told to: its PID 1 exited or was killed, or it was over a limit.
     Died {
         /// Which.
         sandbox: String,
         /// Which start of it, see [`Sandbox::instance`].
         instance: u64,
-        /// Why, in words, with the exit status or signal.
+        /// Why, in words: the exit status or signal, or the limit with what was used of it.
         why: String,
     },
 }

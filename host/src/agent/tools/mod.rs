@@ -35,6 +35,8 @@ pub struct ToolOutput {
     pub truncated: bool,
     /// Exit status, for commands.
     pub exit_status: Option<i32>,
+    /// Why the sandbox is of no use any more, where it is not.
+    pub lost: Option<String>,
     /// Wall time by the sandbox's clock, where it says it: an earlier host may have seen the beginning.
     pub wall: Option<Duration>,
 }
@@ -43,7 +45,7 @@ impl ToolOutput {
     /// It worked and says `text`.
     pub fn done(text: impl Into<String>) -> Self {
         let bytes = text.into().into_bytes();
-        Self { outcome: ToolOutcome::Done, bytes, truncated: false, exit_status: None, wall: None }
+        Self { outcome: ToolOutcome::Done, bytes, truncated: false, exit_status: None, lost: None, wall: None }
     }
 
     /// It could not be done, and why, in words that help the model.
@@ -111,6 +113,7 @@ pub async fn run(hands: &dyn Hands, call: CallId, tool: &str, arguments: &Value)
         Ok(output) => output,
         Err(ToolError::Hands(HandsError::Gone(why))) => ToolOutput {
             outcome: ToolOutcome::Unknown,
+            lost: Some(why.clone()),
             ..ToolOutput::done(format!("the sandbox went away: {why}; whether this took effect is not known"))
         },
         Err(error) => ToolOutput::failed(error.to_string()),

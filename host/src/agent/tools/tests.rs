@@ -97,9 +97,13 @@ async fn wrong_arguments_and_unknown_tools_are_explained_to_the_model() {
 
 #[tokio::test]
 async fn a_lost_sandbox_makes_the_outcome_unknown_not_failed() {
-    let (outcome, text) = call(&Memory::default(), "list_files", json!({ "path": ".." })).await;
-    assert_eq!(outcome, ToolOutcome::Unknown);
+    let output = run(&Memory::default(), CallId::generate(), "list_files", &json!({ "path": ".." })).await;
+    assert_eq!((output.outcome, output.lost.as_deref()), (ToolOutcome::Unknown, Some("the link broke")));
+    let text = String::from_utf8(output.bytes).unwrap();
     assert!(text.contains("not known"), "{text}");
+    // What was only refused leaves the sandbox as it is.
+    let refused = run(&Memory::default(), CallId::generate(), "read_file", &json!({ "path": "nope" })).await;
+    assert_eq!(refused.lost, None);
 }
 
 #[tokio::test]

@@ -29,7 +29,15 @@ fn defaults() -> HostConfig {
         providers: BTreeMap::from(built_in),
         image: "base".into(),
         plugins: Vec::new(),
-        limits: SandboxLimits { memory: ByteSize(2 << 30), pids: 1024, cpus: Cpus { millis: 2000 } },
+        limits: SandboxLimits {
+            memory: ByteSize(2 << 30),
+            pids: 1024,
+            cpus: Cpus { millis: 2000 },
+            cpu_weight: 100,
+            io_weight: 100,
+            disk: ByteSize(20 << 30),
+            files: 2_000_000,
+        },
         log: LogSettings { filter: "info".into(), format: LogFormat::Text },
         otlp_endpoint: None,
     }
@@ -56,6 +64,10 @@ fn every_key_of_the_file_reaches_its_field() {
         memory = "512MiB"
         pids = 1_000
         cpus = 1.5
+        cpu_weight = 50
+        io_weight = 200
+        disk = "5G"
+        files = 4000
         [plugins]
         paths = ["here/policy", "/there"]
         [providers.openai]
@@ -89,7 +101,15 @@ fn every_key_of_the_file_reaches_its_field() {
     expected.model = Some("local/org/qwen-3.5:coder".into());
     expected.script = Some(room.path("script.toml"));
     expected.image = "other".into();
-    expected.limits = SandboxLimits { memory: ByteSize(512 << 20), pids: 1000, cpus: Cpus { millis: 1500 } };
+    expected.limits = SandboxLimits {
+        memory: ByteSize(512 << 20),
+        pids: 1000,
+        cpus: Cpus { millis: 1500 },
+        cpu_weight: 50,
+        io_weight: 200,
+        disk: ByteSize(5 << 30),
+        files: 4000,
+    };
     expected.plugins = vec![room.path("here/policy"), "/there".into()];
     expected.log = LogSettings { filter: "debug".into(), format: LogFormat::Json };
     expected.otlp_endpoint = Some("http://127.0.0.1:4318".into());

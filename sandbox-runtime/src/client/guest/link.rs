@@ -29,6 +29,10 @@ pub(super) const QUEUE: usize = 64;
 /// Requests without an answer at a time. More than a well-behaved guest keeps unanswered for longer than a moment.
 const MAX_PENDING: usize = 1024;
 
+/// Messages of no use that a guest may send: answers to older hosts or to who has given up, ends of calls that nobody follows.
+/// An honest one sends few, each of them once.
+const MOST_USELESS: u32 = 4096;
+
 /// Messages handled before requests have their turn.
 const MESSAGES: usize = 64;
 
@@ -75,6 +79,7 @@ pub(super) struct Link {
     unsent: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     pending: HashMap<u64, Pending>,
     ends: HashMap<String, oneshot::Sender<Call>>,
+    useless: u32,
     buffer: Vec<u8>,
     lost: Lost,
 }
@@ -152,6 +157,7 @@ impl Link {
             unsent: VecDeque::new(),
             pending: HashMap::new(),
             ends: HashMap::new(),
+            useless: 0,
             buffer: vec![0; RECEIVE_BUFFER],
             lost,
         }
@@ -241,7 +247,7 @@ impl Link {
 
     fn hear(&mut self, message: FromGuest, descriptor: Option<OwnedFd>) -> Result<(), LinkLost> {
         if message.epoch < self.epoch {
-            return Ok(());
+            return self.useless();
         }
         if message.epoch > self.epoch {
             return Err(LinkLost::Superseded { epoch: message.epoch });
@@ -252,20 +258,28 @@ impl Link {
                     return Err(LinkLost::Violation("a malformed event"));
                 }
                 // A call of an earlier host that nobody follows has no entry.
-                if let Some(end) = self.ends.remove(&call.call) {
-                    let _ = end.send(call);
-                }
+                let Some(end) = self.ends.remove(&call.call) else { return self.useless() };
+                let _ = end.send(call);
                 Ok(())
             }
             Message::Reply(result) => self.answer(message.id, result, descriptor),
         }
     }
 
+    /// Counts a message that is thrown away: a flood of them would cost this host a processor.
+    fn useless(&mut self) -> Result<(), LinkLost> {
+        self.useless += 1;
+        if self.useless > MOST_USELESS {
+            return Err(LinkLost::Violation("a flood of messages that nobody waits for"));
+        }
+        Ok(())
+    }
+
     fn answer(&mut self, id: u64, result: Result<Reply, Failure>, descriptor: Option<OwnedFd>) -> Result<(), LinkLost> {
         let Some(Pending { what, expected, end, answer }) = self.pending.remove(&id) else {
             // Late: whoever asked has given up.
             let asked = (2..=self.last).contains(&id);
-            return if asked { Ok(()) } else { Err(LinkLost::Violation("an answer that nobody asked for")) };
+            return if asked { self.useless() } else { Err(LinkLost::Violation("an answer that nobody asked for")) };
         };
         let reply = match result {
             Ok(reply) if expected.fits(&reply, descriptor.is_some()) => reply,

@@ -57,6 +57,13 @@ impl Answer {
         }
     }
 
+    pub(super) fn ended(self, words: &str) -> Result<Option<String>, LauncherClientError> {
+        match self.reply {
+            Reply::Ended { died } => Ok(died),
+            _ => Err(LauncherClientError::Unexpected { request: words.to_owned() }),
+        }
+    }
+
     pub(super) fn done(self, words: &str) -> Result<(), LauncherClientError> {
         match self.reply {
             Reply::Done => Ok(()),

@@ -1,0 +1,105 @@
+//! The limits of a sandbox: which are possible, and what is said of one that was reached.
+
+use std::fmt;
+
+use ostler_wire::launcher::Limits;
+use ostler_wire::{Failure, FailureKind};
+
+use crate::step::failure;
+
+/// The least with which PID 1 starts at all.
+pub(super) const LEAST: Limits =
+    Limits { memory: 16 << 20, pids: 4, cpu_millis: 10, cpu_weight: 1, io_weight: 1, disk: 1 << 20, files: 100 };
+
+/// Larger numbers are mistakes.
+const MOST: Limits = Limits {
+    memory: 1 << 46,
+    pids: 4 << 20,
+    cpu_millis: 1_024_000,
+    cpu_weight: 1000,
+    io_weight: 1000,
+    disk: 1 << 50,
+    files: 1 << 32,
+};
+
+pub(super) fn check(limits: Limits) -> Result<(), Failure> {
+    let check = |name: &str, value: u64, least: u64, most: u64| {
+        if (least..=most).contains(&value) {
+            return Ok(());
+        }
+        Err(failure(FailureKind::Invalid, "check limits", format!("{name} is {value}; {least} to {most} are possible")))
+    };
+    check("memory", limits.memory, LEAST.memory, MOST.memory)?;
+    check("pids", limits.pids.into(), LEAST.pids.into(), MOST.pids.into())?;
+    check("cpu_millis", limits.cpu_millis.into(), LEAST.cpu_millis.into(), MOST.cpu_millis.into())?;
+    check("cpu_weight", limits.cpu_weight.into(), LEAST.cpu_weight.into(), MOST.cpu_weight.into())?;
+    check("io_weight", limits.io_weight.into(), LEAST.io_weight.into(), MOST.io_weight.into())?;
+    check("disk", limits.disk, LEAST.disk, MOST.disk)?;
+    check("files", limits.files, LEAST.files, MOST.files)
+}
+
+/// A limit that ended a sandbox, with what was used and what was allowed. [`fmt::Display`] gives the words that people read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    Memory { used: u64, limit: u64 },
+    Disk { used: u64, limit: u64 },
+    Files { used: u64, limit: u64 },
+    Depth { limit: u64 },
+    Descriptors { limit: u64 },
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Memory { used, limit } => write!(f, "out of memory: used {} of {}", Size(used), Size(limit)),
+            Self::Disk { used, limit } => write!(f, "disk: used {} of {}", Size(used), Size(limit)),
+            Self::Files { used, limit } => write!(f, "files: {used} of {limit}"),
+            Self::Depth { limit } => write!(f, "files: folders in each other, more than {limit} deep"),
+            Self::Descriptors { limit } => write!(f, "open files: more than {limit} in all processes together"),
+        }
+    }
+}
+
+/// Bytes for people.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, name) in [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")] {
+            if self.0 >= unit {
+                return write!(f, "{:.1} {name}", self.0 as f64 / unit as f64);
+            }
+        }
+        write!(f, "{:.1} KiB", self.0 as f64 / 1024.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_out_of_range_is_named_with_what_would_be_right() {
+        assert_eq!(check(LEAST), Ok(()));
+        assert_eq!(check(MOST), Ok(()));
+        for (wrong, words) in [
+            (Limits { pids: 0, ..LEAST }, "pids is 0; 4 to 4194304 are possible"),
+            (Limits { cpu_weight: 1001, ..LEAST }, "cpu_weight is 1001; 1 to 1000 are possible"),
+            (Limits { io_weight: 0, ..LEAST }, "io_weight is 0; 1 to 1000 are possible"),
+            (Limits { disk: 1, ..LEAST }, "disk is 1; 1048576 to 1125899906842624 are possible"),
+            (Limits { files: 99, ..LEAST }, "files is 99; 100 to 4294967296 are possible"),
+        ] {
+            assert_eq!(check(wrong).unwrap_err().detail, words);
+        }
+    }
+
+    #[test]
+    fn what_was_reached_is_said_with_what_was_used() {
+        let words = |reached: Reached| reached.to_string();
+        assert_eq!(words(Reached::Memory { used: 2 << 30, limit: 2 << 30 }), "out of memory: used 2.0 GiB of 2.0 GiB");
+        assert_eq!(words(Reached::Disk { used: 21 << 30, limit: 20 << 30 }), "disk: used 21.0 GiB of 20.0 GiB");
+        assert_eq!(words(Reached::Files { used: 12, limit: 10 }), "files: 12 of 10");
+        assert_eq!(Size(1536 << 20).to_string(), "1.5 GiB");
+        assert_eq!((Size(5 << 20).to_string(), Size(512).to_string()), ("5.0 MiB".into(), "0.5 KiB".into()));
+    }
+}

@@ -1,0 +1,102 @@
+//! A sandbox that reaches a limit: what the agent and people see, and what is left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use ostler_protocol::EventBody;
+use ostler_protocol::event::TurnOutcome;
+use ostler_tests::host::HostOptions;
+use ostler_tests::repository::Repository;
+use ostler_tests::script::{END, script, shell};
+use ostler_tests::{Client, Host};
+
+/// Runs a command that ends its sandbox, and one that looks for what the first had written. Gives the reasons that were told.
+async fn lost(config: &str, greedy: &str, words: &str) -> Result<Vec<String>> {
+    let turns = script(&[
+        &shell(&format!("echo kept > kept.txt; {greedy}")),
+        // The model is told which limit it was.
+        &format!(
+            "expect = [{{ call = 0, outcome = \"unknown\", pattern = \"the sandbox ended: {words}\" }}]\n{}",
+            shell("cat kept.txt; rm -f large")
+        ),
+        &format!("expect = [{{ call = 0, outcome = \"done\", exit_status = 0, pattern = \"kept\" }}]\n{END}"),
+    ]);
+    let host = Host::start(HostOptions { script: turns, config: config.into(), ..HostOptions::default() }).await?;
+    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
+    let session = host.client.create_session("demo").await?.id;
+    host.client.prompt(session, "go").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    let outcome = events.iter().find_map(|event| match &event.body {
+        EventBody::TurnFinished { outcome, .. } => Some(outcome),
+        _ => None,
+    });
+    assert_eq!(outcome.context("the turn ends")?, &TurnOutcome::Done, "{events:#?}");
+    let reasons = events.into_iter().filter_map(|event| match event.body {
+        EventBody::WorkspaceLost { reason } => Some(reason),
+        _ => None,
+    });
+    Ok(reasons.collect())
+}
+
+#[tokio::test]
+async fn a_command_that_takes_all_memory_ends_the_sandbox_with_the_limit_named_and_the_files_kept() -> Result<()> {
+    let reasons = lost("sandbox.memory = \"256M\"", "tail /dev/zero; sleep 4000", "out of memory: used").await?;
+    let [reason] = &reasons[..] else { anyhow::bail!("{reasons:?}") };
+    assert!(reason.starts_with("out of memory: used 25") && reason.ends_with(" of 256.0 MiB"), "{reason}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_fills_the_disk_ends_the_sandbox_with_the_limit_named_and_the_files_kept() -> Result<()> {
+    let greedy = "dd if=/dev/zero of=large bs=1M count=300; sleep 4000";
+    let reasons = lost("sandbox.disk = \"100M\"", greedy, "disk: used").await?;
+    let [reason] = &reasons[..] else { anyhow::bail!("{reasons:?}") };
+    assert!(reason.starts_with("disk: used ") && reason.ends_with(" MiB of 100.0 MiB"), "{reason}");
+    Ok(())
+}
+
+/// What `/proc` says of every child of a process but the launcher, again and again until told to stop.
+fn watch_children(parent: u32, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<String>> {
+    std::thread::spawn(move || {
+        let mut seen = std::collections::BTreeMap::new();
+        while !stop.load(Ordering::Relaxed) {
+            for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+                let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
+                let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                if field("PPid:") == Some(&parent.to_string()) && field("Name:") != Some("ostler-launcher") {
+                    seen.insert(entry.file_name(), status);
+                }
+            }
+        }
+        seen.into_values().collect()
+    })
+}
+
+#[tokio::test]
+async fn what_the_host_starts_has_no_privileges_either() -> Result<()> {
+    let (host, session) = Host::with_session(script(&[&shell("echo more > b"), END])).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let watching = watch_children(host.pid()?, Arc::clone(&stop));
+    let client: &Client = &host.client;
+    client.prompt(session, "go").await?;
+    client.wait_until_idle(session).await?;
+    stop.store(true, Ordering::Relaxed);
+    let seen = watching.join().map_err(|_| anyhow::anyhow!("the watcher ends"))?;
+    let mut names = Vec::new();
+    for status in &seen {
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(field("Uid:").iter().all(|uid| uid != "0"), "{status}");
+        assert!(field("Gid:").iter().all(|gid| gid != "0") && field("Groups:").is_empty(), "{status}");
+        for set in ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"] {
+            assert_eq!(field(set), ["0000000000000000"], "{set} {status}");
+        }
+        assert_eq!(field("NoNewPrivs:"), ["1"], "{status}");
+        names.extend(field("Name:"));
+    }
+    assert!(names.iter().any(|name| name.starts_with("git")), "git was seen: {names:?}");
+    Ok(())
+}

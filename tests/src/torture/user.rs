@@ -257,7 +257,8 @@ impl Slot {
             self.acknowledge(0)?;
         }
         self.lives = false;
-        Ok(self.launcher.destroy(&self.sandbox, files).await?)
+        self.launcher.destroy(&self.sandbox, files).await?;
+        Ok(())
     }
 
     /// Kills PID 1.

@@ -50,6 +50,11 @@ impl Weakened {
         cfg!(debug_assertions) && self.0.contains(&defence)
     }
 
+    /// Whether nothing is to be left out.
+    pub(crate) fn is_nothing(&self) -> bool {
+        !cfg!(debug_assertions) || self.0.is_empty()
+    }
+
     /// Whether a build of this kind may run with them.
     pub(crate) fn is_possible(&self, debug_assertions: bool) -> bool {
         debug_assertions || self.0.is_empty()

@@ -13,6 +13,7 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
+use crate::defence::{Defence, Weakened};
 use crate::step::{Step, failure};
 
 /// What is kept. Each was left out once, and what is said of it failed then.
@@ -69,8 +70,8 @@ const REFUSED: [&str; 31] = [
 ];
 
 /// Gives up what is not needed, for good. To be called once the launcher has everything that it needs more for, and before it
-/// listens to anybody.
-pub(super) fn give_up() -> Result<(), Failure> {
+/// listens to anybody. What a test leaves out of its sandboxes is left out here too: they would inherit it.
+pub(super) fn give_up(weakened: &Weakened) -> Result<(), Failure> {
     let shown = || "of the launcher".to_owned();
     let bits = CapabilitiesSecureBits::NO_ROOT
         | CapabilitiesSecureBits::NO_ROOT_LOCKED
@@ -91,13 +92,20 @@ pub(super) fn give_up() -> Result<(), Failure> {
     let kept = capabilities(None).step("read capabilities", shown)?.permitted.intersection(KEPT);
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).step("give up capabilities", shown)?;
-    set_no_new_privs(true).step("forbid new privileges", shown)?;
+    if !weakened.lacks(Defence::NoNewPrivileges) {
+        set_no_new_privs(true).step("forbid new privileges", shown)?;
+    }
+    if weakened.lacks(Defence::SystemCallFilter) {
+        return Ok(());
+    }
     refuse_calls().map_err(|error| failure(FailureKind::System, "refuse system calls", error.to_string()))
 }
 
 fn refuse_calls() -> Result<(), libseccomp::error::SeccompError> {
     // Calls of another architecture end the process.
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
+    // That is set by itself, above.
+    filter.set_ctl_nnp(false)?;
     for name in REFUSED {
         filter.add_rule(ScmpAction::Errno(libc::EPERM), ScmpSyscall::from_name(name)?)?;
     }

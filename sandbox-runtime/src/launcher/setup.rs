@@ -177,7 +177,7 @@ fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Laun
         None => seal(crate::guest_image::bytes())?,
     };
     let listener = Listener::open(&config)?;
-    rights::give_up()?;
+    rights::give_up(&config.weakened)?;
     for gap in cgroups.gaps() {
         log(&format!("not limited here: {}", gap.words()));
     }

@@ -162,7 +162,9 @@ impl Worker<'_> {
         let bundle = Path::new(staging::BUNDLE);
         let text = serde_json::to_vec(&specification)
             .map_err(|error| failure(FailureKind::System, "encode specification", error.to_string()))?;
-        forbidden::check(&text)?;
+        if self.job.weakened.is_nothing() {
+            forbidden::check(&text)?;
+        }
         fs::write(bundle.join("config.json"), text).step("write specification", || "in staging".to_owned())?;
         let failed = |op: &str, error: &dyn std::error::Error| {
             failure(FailureKind::System, op, format!("{}{}", chain(error), log.tail()))

@@ -53,6 +53,7 @@ impl Loaded {
                 pids: settings.must("sandbox.pids", &[])?,
                 cpus: settings.must("sandbox.cpus", &[])?,
             },
+            egress: self.egress()?,
             log: self.log()?,
             otlp_endpoint: settings.get("telemetry.otlp_endpoint", &[])?,
         };

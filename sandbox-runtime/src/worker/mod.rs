@@ -112,7 +112,7 @@ impl Worker<'_> {
         let files = store.sandbox(&record.sandbox);
         let written = make_files(&files, record)?;
         let pair = crate::pair::make(record.uid_base)?;
-        for (kind, made) in [(DescriptorKind::DoorTcp, &pair.door_tcp), (DescriptorKind::DoorDns, &pair.door_dns)] {
+        for (kind, made) in pair.door() {
             self.tell(&Report::Door(kind), Some(made))?;
         }
         let staging = staging::enter(mount_point)?;

@@ -12,6 +12,7 @@ use crate::config::{
     ByteSize, ConfigError, Cpus, HostConfig, Inputs, KEYS, LogFormat, LogSettings, ModelSettings, Origins,
     ProviderKind, ProviderSettings, SandboxLimits, Secret,
 };
+use crate::egress::{Budget, Policy, Rule};
 
 fn defaults() -> HostConfig {
     let built_in = [
@@ -30,6 +31,7 @@ fn defaults() -> HostConfig {
         image: "base".into(),
         plugins: Vec::new(),
         limits: SandboxLimits { memory: ByteSize(2 << 30), pids: 1024, cpus: Cpus { millis: 2000 } },
+        egress: Policy::default(),
         log: LogSettings { filter: "info".into(), format: LogFormat::Text },
         otlp_endpoint: None,
     }
@@ -39,6 +41,28 @@ fn defaults() -> HostConfig {
 fn without_a_file_the_defaults_hold() {
     let loaded = Room::new().load(Given::default()).unwrap();
     assert_eq!(loaded.host("/run".into()).unwrap(), defaults());
+}
+
+/// The rules of the file below.
+fn egress() -> Policy {
+    let rule = |host: &str, origin: &str| Rule::new(host.parse().unwrap(), origin);
+    let mirror = Rule {
+        ports: vec![80, 8080],
+        tcp_ports: vec![22],
+        methods: vec!["GET".into()],
+        paths: vec!["/debian/".into()],
+        private: vec!["10.0.0.0/8".parse().unwrap()],
+        addresses: vec!["10.0.0.7".parse().unwrap()],
+        ..rule("mirror.example", "egress.hosts.\"mirror.example\"")
+    };
+    let rules = vec![
+        mirror,
+        rule("example.org", "egress.allow example.org"),
+        rule("*.example.org", "egress.allow *.example.org"),
+        rule("pypi.org", "preset pip"),
+        rule("files.pythonhosted.org", "preset pip"),
+    ];
+    Policy { rules, budget: Budget { up: Some(16 << 20), down: Some(1 << 30), total: Some(2 << 30) } }
 }
 
 #[test]
@@ -56,6 +80,19 @@ fn every_key_of_the_file_reaches_its_field() {
         memory = "512MiB"
         pids = 1_000
         cpus = 1.5
+        [egress]
+        presets = ["pip"]
+        allow = ["Example.ORG.", "*.example.org"]
+        bytes_up = "16M"
+        bytes_down = "1G"
+        bytes_total = "2G"
+        [egress.hosts."Mirror.example"]
+        ports = [80, 8_080]
+        tcp_ports = [22]
+        methods = ["GET"]
+        paths = ["/debian/"]
+        private = ["10.0.0.0/8"]
+        addresses = ["10.0.0.7"]
         [plugins]
         paths = ["here/policy", "/there"]
         [providers.openai]
@@ -91,6 +128,7 @@ fn every_key_of_the_file_reaches_its_field() {
     expected.image = "other".into();
     expected.limits = SandboxLimits { memory: ByteSize(512 << 20), pids: 1000, cpus: Cpus { millis: 1500 } };
     expected.plugins = vec![room.path("here/policy"), "/there".into()];
+    expected.egress = egress();
     expected.log = LogSettings { filter: "debug".into(), format: LogFormat::Json };
     expected.otlp_endpoint = Some("http://127.0.0.1:4318".into());
     expected.providers.get_mut("openai").unwrap().base_url = "https://proxy.example/v1".into();

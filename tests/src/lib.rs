@@ -13,6 +13,7 @@ pub mod model_server;
 pub mod repository;
 pub mod script;
 pub mod small_disk;
+pub mod tls_server;
 
 pub use client::Client;
 pub use debian_root::DebianRoot;

@@ -54,6 +54,7 @@ impl Loaded {
                 cpus: settings.must("sandbox.cpus", &[])?,
             },
             egress: self.egress()?,
+            certificates: settings.get("egress.certificates", &[])?,
             log: self.log()?,
             otlp_endpoint: settings.get("telemetry.otlp_endpoint", &[])?,
         };

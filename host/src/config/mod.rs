@@ -87,6 +87,8 @@ pub struct HostConfig {
     pub limits: SandboxLimits,
     /// What may leave a sandbox.
     pub egress: Policy,
+    /// Certificates that programs in sandboxes trust, where they are not the machine's.
+    pub certificates: Option<PathBuf>,
     /// The host's log.
     pub log: LogSettings,
     /// Collector for traces and metrics, if there is one.

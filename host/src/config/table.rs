@@ -241,6 +241,15 @@ pub const KEYS: &[Key] = &[
         ..ROW
     },
     Key {
+        path: "egress.certificates",
+        kind: Kind::Path,
+        default: Fallback::Nothing("the bundle of the host's machine, where one is found"),
+        meaning: "File with the certificates that programs in sandboxes trust, in PEM, at most 1 MiB. Commands find it by `SSL_CERT_FILE` and \
+                  the like. A new sandbox gets what the file holds then",
+        example: "\"/etc/ostler/certificates.pem\"",
+        ..ROW
+    },
+    Key {
         path: "egress.hosts.*.ports",
         kind: Kind::Ports,
         meaning: "Ports for TLS and plain HTTP; 80 and 443 where there are none",

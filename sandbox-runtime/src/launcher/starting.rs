@@ -109,6 +109,7 @@ impl Launcher {
             store: self.store.clone(),
             cgroups: self.cgroups.clone(),
             mount_point: self.config.state.clone(),
+            certificates: self.config.certificates.clone(),
         };
         let descriptors = Descriptors { control: guest_end, report: worker_end, guest };
         let forked = self.cgroups.make_unified(&id).and_then(|group| {

@@ -51,6 +51,8 @@ pub(crate) struct Job {
     pub(crate) cgroups: Cgroups,
     /// Where the worker may mount its staging tmpfs, in its own mount namespace.
     pub(crate) mount_point: PathBuf,
+    /// Certificates that the sandbox is to trust.
+    pub(crate) certificates: Option<PathBuf>,
 }
 
 /// The descriptors of a worker, in the order in which [`process::keep_only`] places them.
@@ -106,7 +108,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn make(&self) -> Result<record::Written, Failure> {
-        let Job { record, store, cgroups, mount_point, .. } = self.job;
+        let Job { record, store, cgroups, mount_point, certificates, .. } = self.job;
         let groups = cgroups.enter(&record.sandbox)?;
         let layers = layers(store, &record.image)?;
         let files = store.sandbox(&record.sandbox);
@@ -115,7 +117,9 @@ impl Worker<'_> {
         for (kind, made) in pair.door() {
             self.tell(&Report::Door(kind), Some(made))?;
         }
+        let certificates = certificates.as_deref().map(staging::read_certificates).transpose()?;
         let staging = staging::enter(mount_point)?;
+        certificates.map(|content| staging.add_certificates(&content)).transpose()?;
         overlay::mount(&layers, &files, pair.user.as_fd())?;
         overlay::check_tree(record.uid_base)?;
         staging.leave_host()?;

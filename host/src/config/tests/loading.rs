@@ -32,6 +32,7 @@ fn defaults() -> HostConfig {
         plugins: Vec::new(),
         limits: SandboxLimits { memory: ByteSize(2 << 30), pids: 1024, cpus: Cpus { millis: 2000 } },
         egress: Policy::default(),
+        certificates: None,
         log: LogSettings { filter: "info".into(), format: LogFormat::Text },
         otlp_endpoint: None,
     }
@@ -86,6 +87,7 @@ fn every_key_of_the_file_reaches_its_field() {
         bytes_up = "16M"
         bytes_down = "1G"
         bytes_total = "2G"
+        certificates = "own.pem"
         [egress.hosts."Mirror.example"]
         ports = [80, 8_080]
         tcp_ports = [22]
@@ -129,6 +131,7 @@ fn every_key_of_the_file_reaches_its_field() {
     expected.limits = SandboxLimits { memory: ByteSize(512 << 20), pids: 1000, cpus: Cpus { millis: 1500 } };
     expected.plugins = vec![room.path("here/policy"), "/there".into()];
     expected.egress = egress();
+    expected.certificates = Some(room.path("own.pem"));
     expected.log = LogSettings { filter: "debug".into(), format: LogFormat::Json };
     expected.otlp_endpoint = Some("http://127.0.0.1:4318".into());
     expected.providers.get_mut("openai").unwrap().base_url = "https://proxy.example/v1".into();

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod e2e;
+mod egress;
 mod record;
 mod sandbox;
 
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::record::{Record, table};
 
-const SUITES: [&str; 2] = ["sandbox", "e2e"];
+const SUITES: [&str; 3] = ["sandbox", "egress", "e2e"];
 
 fn main() -> Result<()> {
     let mut suite = None;
@@ -32,6 +33,10 @@ fn main() -> Result<()> {
     if wanted("sandbox") {
         eprintln!("sandbox: exec, create and start, against fork and runc");
         records.extend(runtime.block_on(sandbox::run())?);
+    }
+    if wanted("egress") {
+        eprintln!("egress: connections and bytes through the door, against direct ones");
+        records.extend(runtime.block_on(egress::run())?);
     }
     if wanted("e2e") {
         eprintln!("e2e: from a prompt to the first model request");

@@ -10,6 +10,7 @@ pub struct Record {
     suite: &'static str,
     name: &'static str,
     goal: &'static str,
+    unit: &'static str,
     samples: Vec<f64>,
     peer: Option<(&'static str, Vec<f64>)>,
 }
@@ -17,12 +18,29 @@ pub struct Record {
 impl Record {
     /// A measure in milliseconds.
     pub fn new(suite: &'static str, name: &'static str, goal: &'static str, samples: &[Duration]) -> Self {
-        Self { suite, name, goal, samples: sorted(samples), peer: None }
+        Self { suite, name, goal, unit: "ms", samples: sorted(milliseconds(samples)), peer: None }
+    }
+
+    /// A measure in megabytes a second, of transfers of `bytes`.
+    pub fn rates(
+        suite: &'static str,
+        name: &'static str,
+        goal: &'static str,
+        bytes: usize,
+        samples: &[Duration],
+    ) -> Self {
+        Self { suite, name, goal, unit: "MB/s", samples: sorted(rates(bytes, samples)), peer: None }
     }
 
     /// The same measure beside a peer.
     pub fn beside(mut self, peer: &'static str, samples: &[Duration]) -> Self {
-        self.peer = Some((peer, sorted(samples)));
+        self.peer = Some((peer, sorted(milliseconds(samples))));
+        self
+    }
+
+    /// The same rate beside that of a peer.
+    pub fn beside_rates(mut self, peer: &'static str, bytes: usize, samples: &[Duration]) -> Self {
+        self.peer = Some((peer, sorted(rates(bytes, samples))));
         self
     }
 
@@ -40,7 +58,7 @@ impl Record {
         json!({
             "suite": self.suite,
             "name": self.name,
-            "unit": "ms",
+            "unit": self.unit,
             "n": self.samples.len(),
             "p50": round(percentile(&self.samples, 50.0)),
             "p95": round(percentile(&self.samples, 95.0)),
@@ -53,8 +71,15 @@ impl Record {
     }
 }
 
-fn sorted(samples: &[Duration]) -> Vec<f64> {
-    let mut sorted: Vec<f64> = samples.iter().map(|sample| sample.as_secs_f64() * 1000.0).collect();
+fn milliseconds(samples: &[Duration]) -> Vec<f64> {
+    samples.iter().map(|sample| sample.as_secs_f64() * 1000.0).collect()
+}
+
+fn rates(bytes: usize, samples: &[Duration]) -> Vec<f64> {
+    samples.iter().map(|sample| bytes as f64 / 1e6 / sample.as_secs_f64()).collect()
+}
+
+fn sorted(mut sorted: Vec<f64>) -> Vec<f64> {
     sorted.sort_by(f64::total_cmp);
     sorted
 }
@@ -68,8 +93,8 @@ fn percentile(sorted: &[f64], percent: f64) -> f64 {
 /// All records for people.
 pub fn table(records: &[Record]) -> String {
     let mut text = format!(
-        "{:<44} {:>5} {:>9} {:>9} {:>9}  {:<22} {:>9} {:>6}  {}\n",
-        "measure (ms)", "n", "p50", "p95", "p99", "peer", "peer p50", "ratio", "goal"
+        "{:<48} {:>5} {:>9} {:>9} {:>9}  {:<22} {:>9} {:>6}  {}\n",
+        "measure", "n", "p50", "p95", "p99", "peer", "peer p50", "ratio", "goal"
     );
     for record in records {
         let (peer, peer_p50, ratio) = match (&record.peer, record.peer_p50(), record.ratio()) {
@@ -77,11 +102,11 @@ pub fn table(records: &[Record]) -> String {
             _ => ("", String::new(), String::new()),
         };
         let [p50, p95, p99] = [50.0, 95.0, 99.0].map(|percent| percentile(&record.samples, percent));
-        let name = format!("{}.{}", record.suite, record.name);
+        let name = format!("{}.{} ({})", record.suite, record.name, record.unit);
         let n = record.samples.len();
         let _ = writeln!(
             text,
-            "{name:<44} {n:>5} {p50:>9.2} {p95:>9.2} {p99:>9.2}  {peer:<22} {peer_p50:>9} {ratio:>6}  {}",
+            "{name:<48} {n:>5} {p50:>9.2} {p95:>9.2} {p99:>9.2}  {peer:<22} {peer_p50:>9} {ratio:>6}  {}",
             record.goal
         );
     }

@@ -87,7 +87,8 @@ fn report(reporter: &Reporter, answer: &Answer) {
             let verdict = Verdict::Refused { reason: "no rule allows this host".to_owned() };
             reporter.decided(Decision { host: name.clone(), port: None, protocol: Some(Protocol::Dns), verdict });
         }
-        None => reporter.resolved(),
+        None if answer.known => reporter.resolved(),
+        None => {}
     }
 }
 
@@ -95,6 +96,8 @@ fn report(reporter: &Reporter, answer: &Answer) {
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     bytes: Vec<u8>,
+    /// Whether the name exists.
+    known: bool,
     /// The name, where it does not exist. An address for IPv6 is not asked for without one for IPv4: one report is enough.
     refused: Option<String>,
 }
@@ -114,13 +117,14 @@ fn answer(query: &[u8], resolve: impl Fn(&str) -> Option<Ipv4Addr>) -> Option<An
     *reply.opcode_mut() = query.opcode();
     reply.questions.push(question.clone());
     let name = question.qname.to_string();
-    let mut refused = None;
+    let (mut known, mut refused) = (false, None);
     if query.opcode() != OPCODE::StandardQuery {
         *reply.rcode_mut() = RCODE::NotImplemented;
     } else {
         let internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
         match resolve(&name).filter(|_| internet) {
             Some(address) => {
+                known = true;
                 let wants = |kind| question.qtype == QTYPE::TYPE(kind) || question.qtype == QTYPE::ANY;
                 let v4 = wants(TYPE::A).then(|| RData::A(A::from(address)));
                 let v6 = wants(TYPE::AAAA).then(|| RData::AAAA(AAAA::from(in_v6(address))));
@@ -135,7 +139,7 @@ fn answer(query: &[u8], resolve: impl Fn(&str) -> Option<Ipv4Addr>) -> Option<An
             }
         }
     }
-    Some(Answer { bytes: reply.build_bytes_vec().ok()?, refused })
+    Some(Answer { bytes: reply.build_bytes_vec().ok()?, known, refused })
 }
 
 /// Whether a header announces one question and no records but those of EDNS: the parser makes room for as many as are

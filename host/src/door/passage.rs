@@ -16,14 +16,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
 
-use super::choke::{Egress, Permit, Stopped};
+use super::choke::{Egress, Stopped};
 use super::gate::Protocol;
 use super::greeting::{Greeting, Heard};
+use super::meter::Counted;
 use super::proxy;
 use crate::egress::{Host, HostName, Wanted};
 
 /// Bytes that are copied at once in each direction.
-const COPIED: usize = 64 * 1024;
+const COPIED: usize = 128 * 1024;
 
 /// Most time without any byte in either direction.
 const IDLE: Duration = Duration::from_secs(15 * 60);
@@ -46,7 +47,7 @@ pub(super) async fn pass(egress: Arc<Egress>, mut heard: Heard, goal: Goal, pati
     if egress.policy().decide(host, *port, Wanted::Tcp).is_ok() {
         let connected = through(&egress, host, *port, Wanted::Tcp).await;
         return match connected {
-            Ok((_, upstream)) => relay(&egress, heard, upstream).await,
+            Ok(upstream) => relay(&egress, heard, upstream).await,
             Err(_) => heard.stream.reset_on_close(),
         };
     }
@@ -90,7 +91,7 @@ async fn tls(egress: &Egress, mut heard: Heard, goal: &Goal, name: Option<HostNa
         Err(reason) => Err(egress.stop(&goal.host, Some(goal.port), Some(Protocol::Tls), reason)),
     };
     match connected {
-        Ok((_, upstream)) => relay(egress, heard, upstream).await,
+        Ok(upstream) => relay(egress, heard, upstream).await,
         Err(_) => {
             // The client need not read it.
             let _ = heard.write_all(&ACCESS_DENIED).await;
@@ -99,19 +100,13 @@ async fn tls(egress: &Egress, mut heard: Heard, goal: &Goal, name: Option<HostNa
     }
 }
 
-async fn through(
-    egress: &Egress,
-    host: &Host,
-    port: u16,
-    wanted: Wanted<'_>,
-) -> Result<(Permit, super::meter::Counted), Stopped> {
+async fn through(egress: &Egress, host: &Host, port: u16, wanted: Wanted<'_>) -> Result<Counted, Stopped> {
     let permit = egress.admit(host, port, wanted).await?;
-    let upstream = egress.connect(&permit).await?;
-    Ok((permit, upstream))
+    egress.connect(&permit).await
 }
 
 /// Copies both ways until both have ended, nothing passes any more, or the budget is used up.
-async fn relay(egress: &Egress, mut heard: Heard, mut upstream: super::meter::Counted) {
+async fn relay(egress: &Egress, mut heard: Heard, mut upstream: Counted) {
     let activity = upstream.activity();
     let copied = tokio::select! {
         copied = copy_bidirectional_with_sizes(&mut heard, &mut upstream, COPIED, COPIED) => copied.map(drop),

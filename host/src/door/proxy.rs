@@ -28,6 +28,7 @@ use super::choke::{Egress, Stopped};
 use super::gate::Protocol;
 use super::greeting::Heard;
 use super::hosts::DoorHosts;
+use super::meter::Counted;
 use super::passage::{Goal, pass};
 use super::tcp::{BUFFER, HEADERS};
 use crate::egress::{Host, Wanted};
@@ -141,24 +142,20 @@ impl Connection {
         rewrite(&mut request, &goal)?;
         let mut kept = self.kept.lock().await;
         let again = kept.take_if(|(at, on, sender)| at == host && on == port && !sender.is_closed());
-        let (sender, request) = match again {
-            Some((.., sender)) => match send(&goal, sender, request).await {
-                Ok(sent) => {
-                    self.egress.used(&permit);
-                    (Some(sent), None)
-                }
-                Err(Unsent::Whole(request)) => (None, Some(*request)),
-                Err(Unsent::Broken(no)) => return Err(no),
-            },
-            None => (None, Some(request)),
+        let sent = match again {
+            Some((.., sender)) => send(&goal, sender, request).await,
+            None => Err(Unsent::Whole(Box::new(request))),
         };
-        let (mut answer, sender) = match (sender, request) {
-            (Some(sent), _) => sent,
-            (None, Some(request)) => {
-                let sender = self.open(self.egress.connect(&permit).await?).await?;
-                send(&goal, sender, request).await.map_err(|unsent| unsent.into_no(&goal))?
+        let (mut answer, sender) = match sent {
+            Ok(sent) => {
+                self.egress.used(&permit);
+                sent
             }
-            (None, None) => return Err(No::new(StatusCode::BAD_GATEWAY, "the request was lost")),
+            Err(Unsent::Whole(request)) => {
+                let sender = self.open(self.egress.connect(&permit).await?).await?;
+                send(&goal, sender, *request).await.map_err(|unsent| unsent.into_no(&goal))?
+            }
+            Err(Unsent::Broken(no)) => return Err(no),
         };
         *kept = Some((goal.host, goal.port, sender));
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -169,7 +166,7 @@ impl Connection {
         Ok(answer.map(Body::new))
     }
 
-    async fn open(&self, upstream: super::meter::Counted) -> Result<SendRequest<Incoming>, No> {
+    async fn open(&self, upstream: Counted) -> Result<SendRequest<Incoming>, No> {
         let activity = upstream.activity();
         let mut builder = hyper::client::conn::http1::Builder::new();
         builder.max_buf_size(BUFFER).max_headers(HEADERS);

@@ -125,7 +125,7 @@ impl Door {
         if let Some(socket) = sockets.dns_v6 {
             queries.push(datagram("DNS over IPv6", socket)?);
         }
-        let reporter = Arc::new(Reporter::new());
+        let reporter = Arc::new(Reporter::new(session));
         let closed = CancellationToken::new();
         let inside = Arc::new(Inside {
             hosts: Arc::new(hosts),

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use ostler_protocol::SessionId;
 use tokio::sync::broadcast;
 
 use super::gate::Protocol;
@@ -112,6 +113,7 @@ pub struct DoorCounters {
 /// Takes note of what happens at a door.
 #[derive(Debug)]
 pub(super) struct Reporter {
+    session: SessionId,
     sender: broadcast::Sender<DoorEvent>,
     state: Mutex<State>,
 }
@@ -123,8 +125,8 @@ struct State {
 }
 
 impl Reporter {
-    pub(super) fn new() -> Self {
-        Self { sender: broadcast::channel(BEHIND).0, state: Mutex::default() }
+    pub(super) fn new(session: SessionId) -> Self {
+        Self { session, sender: broadcast::channel(BEHIND).0, state: Mutex::default() }
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<DoorEvent> {
@@ -160,7 +162,8 @@ impl Reporter {
         let new = state.journal.decided(decision);
         drop(state);
         if let Some(decision) = new {
-            tracing::info!(?decision, "a door decided");
+            let Decision { host, port, protocol, verdict } = &decision;
+            tracing::info!(session = %self.session, host, port, ?protocol, ?verdict, "a door decided");
             self.send(DoorEvent::Decided { decision, times: 1 });
         }
     }

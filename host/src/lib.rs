@@ -9,7 +9,7 @@
 //!                                                        forge (git, PRs) ◄┘
 //! ```
 //!
-//! Layers, lower never imports higher: `config, http, sse, telemetry` ‹ `store, forge, plugins` ‹ `workspace, agent, door`
+//! Layers, lower never imports higher: `config, egress, http, sse, telemetry` ‹ `store, forge, plugins` ‹ `workspace, agent, door`
 //! ‹ `session` ‹ `api` ‹ `cli, app, doctor`.
 
 pub mod app;
@@ -29,6 +29,7 @@ pub mod plugins;
 pub mod store;
 
 pub mod config;
+pub mod egress;
 pub mod http;
 pub mod sse;
 pub mod telemetry;

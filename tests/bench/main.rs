@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod e2e;
+mod egress;
 mod live;
 mod memory;
 mod record;
@@ -15,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::record::{Record, table};
 
-const SUITES: [&str; 2] = ["sandbox", "e2e"];
+const SUITES: [&str; 3] = ["sandbox", "egress", "e2e"];
 
 fn main() -> Result<()> {
     let mut suite = None;
@@ -37,6 +38,10 @@ fn main() -> Result<()> {
         eprintln!("sandbox: idle, warm, beside a neighbour and among two hundred");
         records.extend(runtime.block_on(memory::run())?);
         records.extend(runtime.block_on(live::run())?);
+    }
+    if wanted("egress") {
+        eprintln!("egress: connections and bytes through the door, against direct ones");
+        records.extend(runtime.block_on(egress::run())?);
     }
     if wanted("e2e") {
         eprintln!("e2e: from a prompt to the first model request");

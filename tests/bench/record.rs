@@ -18,7 +18,7 @@ pub struct Record {
 impl Record {
     /// A measure in milliseconds.
     pub fn new(suite: &'static str, name: &'static str, goal: &'static str, samples: &[Duration]) -> Self {
-        Self { suite, name, unit: "ms", goal, samples: milliseconds(samples), peer: None }
+        Self { suite, name, unit: "ms", goal, samples: sorted(milliseconds(samples)), peer: None }
     }
 
     /// A measure in another unit.
@@ -32,9 +32,26 @@ impl Record {
         Self { suite, name, unit, goal, samples: sorted(samples), peer: None }
     }
 
+    /// A measure in megabytes a second, of transfers of `bytes`.
+    pub fn rates(
+        suite: &'static str,
+        name: &'static str,
+        goal: &'static str,
+        bytes: usize,
+        samples: &[Duration],
+    ) -> Self {
+        Self { suite, name, unit: "MB/s", goal, samples: sorted(rates(bytes, samples)), peer: None }
+    }
+
     /// The same measure beside a peer.
     pub fn beside(mut self, peer: &'static str, samples: &[Duration]) -> Self {
-        self.peer = Some((peer, milliseconds(samples)));
+        self.peer = Some((peer, sorted(milliseconds(samples))));
+        self
+    }
+
+    /// The same rate beside that of a peer.
+    pub fn beside_rates(mut self, peer: &'static str, bytes: usize, samples: &[Duration]) -> Self {
+        self.peer = Some((peer, sorted(rates(bytes, samples))));
         self
     }
 
@@ -66,12 +83,16 @@ impl Record {
 }
 
 fn milliseconds(samples: &[Duration]) -> Vec<f64> {
-    sorted(samples.iter().map(|sample| sample.as_secs_f64() * 1000.0).collect())
+    samples.iter().map(|sample| sample.as_secs_f64() * 1000.0).collect()
 }
 
-fn sorted(mut samples: Vec<f64>) -> Vec<f64> {
-    samples.sort_by(f64::total_cmp);
-    samples
+fn rates(bytes: usize, samples: &[Duration]) -> Vec<f64> {
+    samples.iter().map(|sample| bytes as f64 / 1e6 / sample.as_secs_f64()).collect()
+}
+
+fn sorted(mut sorted: Vec<f64>) -> Vec<f64> {
+    sorted.sort_by(f64::total_cmp);
+    sorted
 }
 
 /// The nearest-rank percentile of sorted samples; NaN of none.

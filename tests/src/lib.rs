@@ -14,6 +14,7 @@ pub mod repository;
 pub mod runtime;
 pub mod script;
 pub mod small_disk;
+pub mod tls_server;
 pub mod torture;
 
 pub use client::Client;

@@ -417,6 +417,16 @@ export interface components {
          */
         DiffSource: "workspace" | "branch";
         /**
+         * @description What a sandbox spoke, or would have spoken, with the outside.
+         * @enum {string}
+         */
+        EgressProtocol: "tls" | "http" | "tcp" | "dns";
+        /**
+         * @description What became of a wish to reach the outside.
+         * @enum {string}
+         */
+        EgressVerdict: "allowed" | "refused" | "failed";
+        /**
          * @description What kind of error this is, for decisions in code. Each has one HTTP status.
          * @enum {string}
          */
@@ -688,6 +698,51 @@ export interface components {
             reason: string;
             /** @enum {string} */
             type: "publish_skipped";
+        } | {
+            /** @description The host: a name, or an address where no name was given. */
+            host: string;
+            /**
+             * Format: int32
+             * @description Its port; absent for look-ups.
+             */
+            port?: number | null;
+            protocol?: components["schemas"]["EgressProtocol"] | null;
+            /**
+             * Format: int64
+             * @description How often, since it was told last.
+             */
+            times: number;
+            /** @enum {string} */
+            type: "egress_decided";
+            /** @description What was decided. */
+            verdict: components["schemas"]["EgressVerdict"];
+            /** @description The rule that allowed it, or why it came to nothing. */
+            why: string;
+        } | {
+            /**
+             * Format: int64
+             * @description Bytes to the sandbox.
+             */
+            bytes_down: number;
+            /**
+             * Format: int64
+             * @description Bytes from the sandbox.
+             */
+            bytes_up: number;
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            connections: number;
+            /** @description The host at their other end. */
+            host: string;
+            /**
+             * Format: int32
+             * @description Its port.
+             */
+            port: number;
+            /** @enum {string} */
+            type: "egress_traffic";
         } | {
             /** @description What. */
             text: string;

@@ -267,6 +267,37 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<crate::ErrorCode>,
     },
+    /// The sandbox wanted something of the network, and this was decided. The same decision again within half a minute is
+    /// counted, and told once more with its number.
+    EgressDecided {
+        /// The host: a name, or an address where no name was given.
+        host: String,
+        /// Its port; absent for look-ups.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+        /// What was spoken; absent where that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        protocol: Option<EgressProtocol>,
+        /// What was decided.
+        verdict: EgressVerdict,
+        /// The rule that allowed it, or why it came to nothing.
+        why: String,
+        /// How often, since it was told last.
+        times: u64,
+    },
+    /// Connections of the sandbox to the outside that ended.
+    EgressTraffic {
+        /// The host at their other end.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// How many.
+        connections: u64,
+        /// Bytes from the sandbox.
+        bytes_up: u64,
+        /// Bytes to the sandbox.
+        bytes_down: u64,
+    },
     /// Something that people should know and that has no kind of its own.
     Notice {
         /// What.
@@ -275,6 +306,34 @@ pub enum EventBody {
     /// A kind that this reader does not know.
     #[serde(other)]
     Unknown,
+}
+
+/// What a sandbox spoke, or would have spoken, with the outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EgressProtocol {
+    /// TLS: decided for each connection, by the name in its greeting.
+    Tls,
+    /// Plain HTTP: decided for each request.
+    Http,
+    /// Anything, with a host and port that the operator opened as such.
+    Tcp,
+    /// A look-up of a name.
+    Dns,
+}
+
+/// What became of a wish to reach the outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EgressVerdict {
+    /// It was let through.
+    Allowed,
+    /// It was refused.
+    Refused,
+    /// It was allowed, and nobody could be reached.
+    Failed,
 }
 
 /// A tool call as the model asked for it.

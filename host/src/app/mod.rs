@@ -5,6 +5,7 @@
 //!                                                             └── ended again when a later step fails
 //! ```
 
+mod certificates;
 mod error;
 mod layout;
 mod models;
@@ -15,6 +16,7 @@ mod privileges;
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -67,7 +69,8 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
     let _lock = lock(&layout)?;
     let token = parts::token(&layout, user)?;
     let start = Start { listener, image: image.as_str().to_owned(), models, plugins, token };
-    let spawned = start_launcher(&layout, user)?;
+    let certificates = certificates::find(config.certificates.as_deref())?;
+    let spawned = start_launcher(&layout, user, certificates)?;
     let outcome = run(config, &layout, user, start, ready);
     if let (Err(_), Spawned::New(mut child)) = (&outcome, spawned) {
         // The parts end the launcher when they stop; this is for a start that failed before they could.
@@ -143,7 +146,7 @@ fn lock(layout: &Layout) -> Result<File, AppError> {
     Ok(file)
 }
 
-fn start_launcher(layout: &Layout, user: User) -> Result<Spawned, AppError> {
+fn start_launcher(layout: &Layout, user: User, certificates: Option<PathBuf>) -> Result<Spawned, AppError> {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         let message = format!("the launcher does not start: {}", crate::telemetry::chain(error));
         let hint =
@@ -153,6 +156,7 @@ fn start_launcher(layout: &Layout, user: User) -> Result<Spawned, AppError> {
     let mut config = LauncherConfig::new(layout.store(), layout.launcher_state(), layout.launcher_socket());
     config.host_uid = user.uid;
     config.host_gid = user.gid;
+    config.certificates = certificates;
     let argument = config.to_argument().map_err(|error| failed(&error))?;
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
     let mut command = Command::new(program);

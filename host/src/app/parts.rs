@@ -20,6 +20,7 @@ use crate::agent::model::Models;
 use crate::api::{self, ApiFailure, ApiLimits, ApiState, ApiToken, HealthSource, HostGuard, Repositories};
 use crate::cli::discovery::{self, Location};
 use crate::config::HostConfig;
+use crate::door::Outside;
 use crate::forge::{Access, Forge, RepositoryName, git_router};
 use crate::plugins::{Package, PluginError, PluginHost, PluginInfo, PluginSource, Registration};
 use crate::session::{Clock, Services, Sessions};
@@ -152,8 +153,9 @@ pub(super) async fn serve(
     let (launcher, living) =
         Launcher::connect(&layout.launcher_socket(), epoch).await.map_err(|error| internal(&error))?;
     let forge = Forge::open(&layout.repositories()).map_err(|error| internal(&error))?;
-    let workspaces =
-        Workspaces::new(launcher.clone(), image, workspace::limits(config.limits), epoch, forge.clone(), living);
+    let outside = Outside::new(config.egress.clone());
+    let limits = workspace::limits(config.limits);
+    let workspaces = Workspaces::new(launcher.clone(), image, limits, epoch, forge.clone(), outside, living);
     let about = About {
         model: models.default_name().unwrap_or_default().to_owned(),
         image: config.image.clone(),

@@ -5,7 +5,9 @@
 //! where a line ends on a screen.
 
 use ostler_protocol::EventBody;
-use ostler_protocol::event::{Blob, ModelStop, Person, Reason, Summarizer, ToolOutcome, TurnOutcome, Verdict};
+use ostler_protocol::event::{
+    Blob, EgressVerdict, ModelStop, Person, Reason, Summarizer, ToolOutcome, TurnOutcome, Verdict,
+};
 use serde_json::Value;
 
 use super::terminal::{clean, duration, one_line};
@@ -115,9 +117,38 @@ fn milestone(body: &EventBody) -> Vec<Line> {
             vec![vec![plain(format!("nothing to publish: {}", clean(reason)))]]
         }
         EventBody::PublishSkipped { reason, failure: Some(_) } => with(Tone::Bad, "✗ not published:", reason),
+        EventBody::EgressDecided { .. } | EventBody::EgressTraffic { .. } => egress(body),
         EventBody::Notice { text } => with(Tone::Caution, "note:", text),
         _ => Vec::new(),
     }
+}
+
+/// What the sandbox did on the network.
+fn egress(body: &EventBody) -> Vec<Line> {
+    let line = match body {
+        EventBody::EgressDecided { host, port, verdict, why, times, .. } => {
+            let port = port.map_or_else(|| " (look-up)".to_owned(), |port| format!(":{port}"));
+            let place = format!("{}{port}", one_line(host, LINE));
+            let times = if *times > 1 { format!(" ({times} times)") } else { String::new() };
+            let why = one_line(why, LINE);
+            match verdict {
+                EgressVerdict::Allowed => vec![piece(Tone::Faint, format!("network: {place} by {why}{times}"))],
+                EgressVerdict::Refused => {
+                    vec![piece(Tone::Caution, "network refused:"), plain(format!(" {place}: {why}{times}"))]
+                }
+                EgressVerdict::Failed => {
+                    vec![piece(Tone::Caution, "network failed:"), plain(format!(" {place}: {why}{times}"))]
+                }
+            }
+        }
+        EventBody::EgressTraffic { host, port, connections, bytes_up, bytes_down } => {
+            let place = format!("{}:{port}", one_line(host, LINE));
+            let text = format!("network: {place} closed {connections}, {bytes_up} bytes up, {bytes_down} down");
+            vec![piece(Tone::Faint, text)]
+        }
+        _ => return Vec::new(),
+    };
+    vec![line]
 }
 
 /// A prompt, with who gave it where that is not the session's author.

@@ -57,6 +57,8 @@ impl Loaded {
                 disk: settings.must("sandbox.disk", &[])?,
                 files: settings.must("sandbox.files", &[])?,
             },
+            egress: self.egress()?,
+            certificates: settings.get("egress.certificates", &[])?,
             log: self.log()?,
             otlp_endpoint: settings.get("telemetry.otlp_endpoint", &[])?,
         };

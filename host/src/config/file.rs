@@ -19,6 +19,7 @@ use super::key_path::KeyPath;
 use super::kind::{self, Kind};
 use super::problem::{ConfigError, Place, Position, Problem, nearest, suggest};
 use super::table::{KEYS, Key};
+use crate::egress::HostPattern;
 
 /// Where the file is when nobody says.
 pub const DEFAULT_FILE: &str = "/etc/ostler/config.toml";
@@ -150,7 +151,12 @@ impl Reading<'_> {
         let mut members = Vec::new();
         for member in array {
             let read = match member.get_ref() {
-                DeValue::String(text) => key.kind.read(text).map_err(|wrong| wrong.to_string()),
+                DeValue::String(text) if key.kind != Kind::Ports => {
+                    key.kind.read(text).map_err(|wrong| wrong.to_string())
+                }
+                DeValue::Integer(number) if key.kind == Kind::Ports && number.radix() == 10 => {
+                    key.kind.read(number.as_str()).map_err(|wrong| wrong.to_string())
+                }
                 other => Err(format!("{} is not {}", key.kind.found(other), key.kind.words())),
             };
             match read {
@@ -212,6 +218,9 @@ fn misnamed(pattern: &str, name: &str) -> Option<&'static str> {
         "providers.*.models" if !kind::is_model_name(name) => {
             Some("is not the name of a model: 1 to 200 printable characters without spaces were expected")
         }
+        "egress.hosts" if name.parse::<HostPattern>().is_err() => Some(
+            "is not a host: one such as `mirror.example.org`, or `\"*.example.org\"` for every name below it, was expected",
+        ),
         _ => None,
     }
 }
@@ -219,6 +228,7 @@ fn misnamed(pattern: &str, name: &str) -> Option<&'static str> {
 /// A hint for a value that is often put in the wrong place.
 fn mistaken(key: &Key, value: &DeValue<'_>) -> Option<String> {
     let hint = match key.kind {
+        Kind::Ports => "ports are numbers in brackets, such as `ports = [80, 443]`".to_owned(),
         Kind::Choice(words) => return Some(format!("did you mean `{}`?", nearest(value.as_str()?, words)?)),
         Kind::Variable => format!(
             "the name of the variable belongs here, not the key in it; such as `{} = {}`",

@@ -39,6 +39,15 @@ impl KeyPath {
         }
     }
 
+    /// The host of egress that it is about.
+    #[must_use]
+    pub fn egress_host(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [first, second, name, ..] if first == "egress" && second == "hosts" => Some(name),
+            _ => None,
+        }
+    }
+
     /// The name of the model that it is about.
     #[must_use]
     pub fn model(&self) -> Option<&str> {

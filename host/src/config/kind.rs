@@ -3,16 +3,19 @@
 //! Owns the judgement on one value, whether it comes as text (environment, flags, defaults) or from the file. Does not
 //! know keys, nor where a value stands. A value that may be a key by mistake is never repeated in words.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use ipnet::IpNet;
 use reqwest::Url;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
 use super::{ByteSize, TimeSpan, Value};
+use crate::egress::{HostPattern, METHODS, PRESETS, Preset, is_path_prefix};
 
-/// Memory of a sandbox that the launcher accepts, in bytes.
+/// Sizes that are accepted, in bytes: those that the launcher accepts as memory of a sandbox.
 const MEMORY: RangeInclusive<u64> = 16 << 20..=64 << 40;
 
 /// What a value is.
@@ -36,6 +39,20 @@ pub enum Kind {
     HostNames,
     /// Web origins.
     Origins,
+    /// Hosts that may be reached, `*.` for all names below.
+    HostPatterns,
+    /// Names of presets of egress.
+    Presets,
+    /// Ports of TCP.
+    Ports,
+    /// Methods of HTTP.
+    Methods,
+    /// Beginnings of paths of HTTP.
+    PathPrefixes,
+    /// Ranges of addresses.
+    Ranges,
+    /// Addresses without a port.
+    Addresses,
     /// A model with its provider.
     Model,
     /// A size in bytes.
@@ -83,6 +100,21 @@ impl Kind {
             Self::Url => "an `http` or `https` address of a host, without credentials, query or fragment".to_owned(),
             Self::HostNames => "a host name without a port such as `ostler.example.org`".to_owned(),
             Self::Origins => "a web origin such as `https://ostler.example.org`".to_owned(),
+            Self::HostPatterns => {
+                "a host such as `example.org`, or `*.example.org` for every name below it; without scheme, port or path"
+                    .to_owned()
+            }
+            Self::Presets => {
+                let names: Vec<String> = PRESETS.iter().map(|preset| format!("`{}`", preset.name)).collect();
+                format!("one of {}", names.join(", "))
+            }
+            Self::Ports => "a port from 1 to 65535".to_owned(),
+            Self::Methods => format!("a method such as `GET`: one of {}", METHODS.join(", ")),
+            Self::PathPrefixes => {
+                "the beginning of a path such as `/debian/`, without `..`, query or wildcards".to_owned()
+            }
+            Self::Ranges => "a range of addresses such as `10.0.0.0/8`".to_owned(),
+            Self::Addresses => "an IP address such as `10.0.0.7`".to_owned(),
             Self::Model => {
                 "a model such as `anthropic/NAME`: a provider, a slash, the provider's name for it".to_owned()
             }
@@ -105,13 +137,27 @@ impl Kind {
     /// What the whole value is, for people.
     #[must_use]
     pub fn whole(self) -> String {
-        if self.is_list() { format!("a list of texts, each {}", self.words()) } else { self.words() }
+        match self {
+            Self::Ports => format!("a list of numbers, each {}", self.words()),
+            _ if self.is_list() => format!("a list of texts, each {}", self.words()),
+            _ => self.words(),
+        }
     }
 
     /// Whether the value is a list.
     #[must_use]
     pub fn is_list(self) -> bool {
-        matches!(self, Self::Paths | Self::HostNames | Self::Origins)
+        let of_egress = matches!(
+            self,
+            Self::HostPatterns
+                | Self::Presets
+                | Self::Ports
+                | Self::Methods
+                | Self::PathPrefixes
+                | Self::Ranges
+                | Self::Addresses
+        );
+        of_egress || matches!(self, Self::Paths | Self::HostNames | Self::Origins)
     }
 
     /// Judges a text; of a list, one member.
@@ -133,6 +179,13 @@ impl Kind {
             Self::Model => as_text(is_model(text)),
             Self::HostNames => as_member(is_host(text)),
             Self::Origins => as_member(is_origin(text)),
+            Self::HostPatterns => as_member(text.parse::<HostPattern>().is_ok()),
+            Self::Presets => as_member(Preset::named(text).is_some()),
+            Self::Ports => as_member(text.parse::<u16>().is_ok_and(|port| port > 0)),
+            Self::Methods => as_member(METHODS.contains(&text)),
+            Self::PathPrefixes => as_member(is_path_prefix(text)),
+            Self::Ranges => as_member(text.parse::<IpNet>().is_ok_and(|range| range == range.trunc())),
+            Self::Addresses => as_member(text.parse::<IpAddr>().is_ok()),
             Self::Url => match url(text) {
                 Some(url) => Ok(Value::Text(url)),
                 None => Err(wrong()),
@@ -171,6 +224,18 @@ impl Kind {
                 }
             }
             _ => Err(wrong(self.found(value))),
+        }
+    }
+
+    /// A value of this kind as the file would hold it.
+    #[must_use]
+    pub fn to_toml(self, value: &Value) -> toml::Value {
+        match (self, value) {
+            (Self::Ports, Value::List(ports)) => {
+                let numbers = ports.iter().filter_map(|port| port.parse().ok()).map(toml::Value::Integer);
+                toml::Value::Array(numbers.collect())
+            }
+            (_, value) => value.to_toml(),
         }
     }
 

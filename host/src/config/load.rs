@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::egress;
 use super::file::{self, Contents, DEFAULT_FILE};
 use super::key_path::KeyPath;
 use super::keys::KeySource;
@@ -132,6 +133,17 @@ impl Judge<'_> {
                 let other = if name == SCRIPTED { "it plays a script" } else { "only `scripted` plays a script" };
                 let message = format!("`{}` has no meaning: {other}", entry.path);
                 problems.push(self.problem(entry.position, message, None));
+            }
+        }
+        for entry in &self.contents.entries {
+            if entry.key.path == "egress.hosts.*.addresses"
+                && let Some(host) = entry.path.egress_host()
+                && egress::misplaced_addresses(host, &entry.value)
+            {
+                let message =
+                    format!("`{}`: `{host}` stands for many hosts, which cannot have one address", entry.path);
+                let hint = "give each host with addresses a section of its own".to_owned();
+                problems.push(self.problem(entry.position, message, Some(hint)));
             }
         }
         problems.extend(self.model());

@@ -24,6 +24,7 @@ mod keys;
 mod settings;
 
 mod assemble;
+mod egress;
 mod load;
 mod problem;
 
@@ -38,6 +39,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use crate::egress::Policy;
 
 pub use file::DEFAULT_FILE;
 pub use key_path::KeyPath;
@@ -82,6 +85,10 @@ pub struct HostConfig {
     pub plugins: Vec<PathBuf>,
     /// Limits of every sandbox.
     pub limits: SandboxLimits,
+    /// What may leave a sandbox.
+    pub egress: Policy,
+    /// Certificates that programs in sandboxes trust, where they are not the machine's.
+    pub certificates: Option<PathBuf>,
     /// The host's log.
     pub log: LogSettings,
     /// Collector for traces and metrics, if there is one.

@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::kind::Kind;
 use super::table::{Fallback, KEYS, Key, SECTIONS};
+use crate::egress::{METHODS, PRESETS};
 
 /// The schema, in the draft 2020-12.
 #[must_use]
@@ -66,7 +67,14 @@ fn value(kind: Kind) -> Json {
         Kind::KeyFile => json!({ "type": "string", "pattern": "^/" }),
         Kind::Url => json!({ "type": "string", "pattern": "^https?://[^?#@]+$" }),
         Kind::Model => json!({ "type": "string", "pattern": "^[a-z0-9_-]{1,64}/[!-~]{1,200}$" }),
-        Kind::Paths | Kind::HostNames | Kind::Origins => {
+        Kind::Presets => {
+            let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+            json!({ "type": "array", "items": { "type": "string", "enum": names } })
+        }
+        Kind::Methods => json!({ "type": "array", "items": { "type": "string", "enum": METHODS } }),
+        Kind::Ports => json!({ "type": "array", "items": { "type": "integer", "minimum": 1, "maximum": 65535 } }),
+        Kind::PathPrefixes => json!({ "type": "array", "items": { "type": "string", "pattern": "^/" } }),
+        Kind::Paths | Kind::HostNames | Kind::Origins | Kind::HostPatterns | Kind::Ranges | Kind::Addresses => {
             json!({ "type": "array", "items": { "type": "string", "minLength": 1 } })
         }
         Kind::Text | Kind::Path | Kind::Address | Kind::Filter => json!({ "type": "string", "minLength": 1 }),

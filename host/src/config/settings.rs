@@ -127,6 +127,12 @@ impl Settings {
         distinct(self.all.iter().filter_map(|setting| setting.path.provider()))
     }
 
+    /// Hosts with a section of their own.
+    #[must_use]
+    pub fn egress_hosts(&self) -> Vec<&str> {
+        distinct(self.all.iter().filter_map(|setting| setting.path.egress_host()))
+    }
+
     /// Names of the models of a provider about which something is known.
     #[must_use]
     pub fn models(&self, provider: &str) -> Vec<&str> {
@@ -151,6 +157,9 @@ fn expand(key: &Key, contents: &Contents) -> Vec<KeyPath> {
         let models = named().filter_map(|path| path.provider().zip(path.model()));
         let models = models.filter(|(provider, _)| applies(key, provider));
         models.map(|(provider, model)| KeyPath::fill(key.path, &[provider, model])).collect()
+    } else if key.path.starts_with("egress.hosts.") {
+        let hosts = distinct(named().filter_map(KeyPath::egress_host));
+        hosts.into_iter().map(|host| KeyPath::fill(key.path, &[host])).collect()
     } else if key.path.contains('*') {
         let providers = distinct(BUILT_IN.iter().copied().chain(named().filter_map(KeyPath::provider)));
         let providers = providers.into_iter().filter(|provider| applies(key, provider));

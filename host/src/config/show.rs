@@ -36,7 +36,7 @@ impl Loaded {
             for setting in self.settings.iter().filter(|setting| setting.path.split().0.to_string() == section) {
                 let name = setting.path.split().1;
                 let line = match &setting.value {
-                    Some(value) => format!("{name} = {}", value.to_toml()),
+                    Some(value) => format!("{name} = {}", setting.key.kind.to_toml(value)),
                     None => format!("# {name} is not set"),
                 };
                 let _ = match origins {
@@ -57,7 +57,7 @@ impl Loaded {
     #[must_use]
     pub fn to_json(&self) -> Json {
         let settings = self.settings.iter().map(|setting| {
-            let value = setting.value.as_ref().map(Value::to_toml);
+            let value = setting.value.as_ref().map(|value| setting.key.kind.to_toml(value));
             json!({ "key": setting.path.to_string(), "value": value, "origin": self.origin_json(setting.origin) })
         });
         let keys = self.keys.iter().map(|(name, source)| {

@@ -72,6 +72,17 @@ pub const SECTIONS: &[Section] = &[
     Section { path: "host", meaning: "The host itself: where its state is and who may call it." },
     Section { path: "agent", meaning: "The agent: what it is when a session does not say." },
     Section { path: "sandbox", meaning: "Every sandbox: what it is made of and what it may use." },
+    Section {
+        path: "egress",
+        meaning: "What sandboxes may reach outside. **Without a rule nothing**: an empty list allows nothing. What rules can do and what \
+                  they cannot is on [the page about the network](../egress.md).",
+    },
+    Section {
+        path: "egress.hosts.*",
+        meaning: "One host for which more is to be said than that it is allowed; the section allows it. Its name is the host as in \
+                  `egress.allow`, in quotes: `[egress.hosts.\"mirror.example.org\"]`. A host may have a section and stand in a list or a \
+                  preset: then what any of them allows is allowed.",
+    },
     Section { path: "plugins", meaning: "Plugins: WebAssembly components that every step passes." },
     Section {
         path: "providers.*",
@@ -220,6 +231,100 @@ pub const KEYS: &[Key] = &[
         default: Fallback::Value("2000000"),
         meaning: "Files and folders that each sandbox may make",
         example: "500000",
+        ..ROW
+    },
+    Key {
+        path: "egress.presets",
+        kind: Kind::Presets,
+        meaning: "Lists of hosts by name, for the usual package managers and forges",
+        example: "[\"apt\", \"cargo\"]",
+        ..ROW
+    },
+    Key {
+        path: "egress.allow",
+        kind: Kind::HostPatterns,
+        meaning: "Hosts that sandboxes may reach on the ports 80 and 443, with TLS and plain HTTP. `*.example.org` means every name below \
+                  `example.org`, not `example.org` itself",
+        example: "[\"example.org\", \"*.example.org\"]",
+        ..ROW
+    },
+    Key {
+        path: "egress.bytes_up",
+        kind: Kind::Size,
+        default: Fallback::Nothing("no limit"),
+        meaning: "Most bytes that one sandbox may send, counted from when the host took it up. At the end of a budget every connection is \
+                  cut and no more are made",
+        example: "\"1G\"",
+        ..ROW
+    },
+    Key {
+        path: "egress.bytes_down",
+        kind: Kind::Size,
+        default: Fallback::Nothing("no limit"),
+        meaning: "Most bytes that one sandbox may receive",
+        example: "\"10G\"",
+        ..ROW
+    },
+    Key {
+        path: "egress.bytes_total",
+        kind: Kind::Size,
+        default: Fallback::Nothing("no limit"),
+        meaning: "Most bytes that one sandbox may send and receive together",
+        example: "\"10G\"",
+        ..ROW
+    },
+    Key {
+        path: "egress.certificates",
+        kind: Kind::Path,
+        default: Fallback::Nothing("the bundle of the host's machine, where one is found"),
+        meaning: "File with the certificates that programs in sandboxes trust, in PEM, at most 1 MiB. Commands find it by `SSL_CERT_FILE` and \
+                  the like. A new sandbox gets what the file holds then",
+        example: "\"/etc/ostler/certificates.pem\"",
+        ..ROW
+    },
+    Key {
+        path: "egress.hosts.*.ports",
+        kind: Kind::Ports,
+        meaning: "Ports for TLS and plain HTTP; 80 and 443 where there are none",
+        example: "[443, 8443]",
+        ..ROW
+    },
+    Key {
+        path: "egress.hosts.*.tcp_ports",
+        kind: Kind::Ports,
+        meaning: "Ports on which any protocol may be spoken, such as 22 for SSH. Only the name by which the address was looked up is \
+                  checked, nothing of what is said",
+        example: "[22]",
+        ..ROW
+    },
+    Key {
+        path: "egress.hosts.*.methods",
+        kind: Kind::Methods,
+        meaning: "Methods of plain HTTP; all where there are none. What is said within TLS cannot be seen: with methods or paths, TLS to \
+                  this host is refused",
+        example: "[\"GET\", \"HEAD\"]",
+        ..ROW
+    },
+    Key {
+        path: "egress.hosts.*.paths",
+        kind: Kind::PathPrefixes,
+        meaning: "Beginnings of paths of plain HTTP, in whole segments; all where there are none. TLS as with `methods`",
+        example: "[\"/debian/\"]",
+        ..ROW
+    },
+    Key {
+        path: "egress.hosts.*.private",
+        kind: Kind::Ranges,
+        meaning: "Ranges beside the public ones into which the host may resolve. Without them private addresses, the host's own machine and \
+                  the metadata of clouds are refused, whatever DNS says",
+        example: "[\"10.0.0.0/8\"]",
+        ..ROW
+    },
+    Key {
+        path: "egress.hosts.*.addresses",
+        kind: Kind::Addresses,
+        meaning: "Addresses of the host, in the place of what DNS says; not for a `*.`. They too must be public or in a range of `private`",
+        example: "[\"10.0.0.7\"]",
         ..ROW
     },
     Key {

@@ -1,17 +1,26 @@
-//! DNS as the sandbox sees it: the few names behind the door exist, nothing else does.
+//! DNS as the sandbox sees it: names that it may speak to exist, nothing else does.
 //!
-//! Unknown names get NXDOMAIN, so that programs fail at once: on REFUSED the C library's resolver reports a temporary
+//! A name has an address that stands for it (see `leases`), one for IPv4 and one for IPv6; what its real addresses are is
+//! nobody's business in there. Of every other type a name has nothing: no HTTPS record leads to an encrypted greeting or to another
+//! address. Unknown names get NXDOMAIN, so that programs fail at once: on REFUSED the C library's resolver reports a temporary
 //! failure, which programs try again. What is no plain query is not answered at all.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use simple_dns::rdata::{A, RData};
+use simple_dns::rdata::{A, AAAA, RData};
 use simple_dns::{CLASS, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
 
+use super::gate::Protocol;
 use super::hosts::DoorHosts;
-use super::report::{Attempt, Reporter, shown};
+use super::leases::{Leases, in_v6};
+use super::report::{Decision, Reporter, Verdict, shown};
+use super::tcp::Inside;
+use crate::egress::{Host, HostName, Policy};
 
 /// Longest query: the limit of DNS over UDP. Source: RFC 1035, 4.2.1.
 const MAX_QUERY: usize = 512;
@@ -19,8 +28,27 @@ const MAX_QUERY: usize = 512;
 /// Time that an answer may be kept, in seconds.
 const KEEP: u32 = 60;
 
+/// The names that exist in a sandbox.
+#[derive(Clone, Copy)]
+pub(super) struct Names<'a> {
+    pub(super) hosts: &'a DoorHosts,
+    pub(super) policy: &'a Policy,
+    pub(super) leases: &'a Mutex<Leases>,
+}
+
+impl Names<'_> {
+    fn resolve(self, name: &str) -> Option<Ipv4Addr> {
+        let name: HostName = name.parse().ok()?;
+        let leased = |name: HostName| {
+            let known = self.policy.knows(&Host::Name(name.clone()));
+            known.then(|| self.leases.lock().unwrap_or_else(PoisonError::into_inner).address(&name))
+        };
+        self.hosts.resolve(&name).or_else(|| leased(name))
+    }
+}
+
 /// Answers queries until dropped.
-pub(super) async fn serve(socket: UdpSocket, hosts: Arc<DoorHosts>, reporter: Arc<Reporter>) {
+pub(super) async fn serve(socket: UdpSocket, inside: Arc<Inside>) {
     let mut buffer = [0; MAX_QUERY + 1];
     loop {
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
@@ -28,12 +56,39 @@ pub(super) async fn serve(socket: UdpSocket, hosts: Arc<DoorHosts>, reporter: Ar
             tokio::task::yield_now().await;
             continue;
         };
-        let Some(answer) = answer(&buffer[..length], |name| hosts.resolve(name)) else { continue };
-        if let Some(name) = answer.refused {
-            reporter.refused(Attempt::Resolve(name));
-        }
+        let Some(bytes) = answer_and_report(&buffer[..length], &inside) else { continue };
         // A client that reads too slowly asks again; nobody waits for it here.
-        let _ = socket.try_send_to(&answer.bytes, client);
+        let _ = socket.try_send_to(&bytes, client);
+    }
+}
+
+/// Answers the queries of one connection, each behind its length (RFC 1035, 4.2.2), until it says nothing for `idle`.
+pub(super) async fn serve_stream(mut stream: TcpStream, inside: &Inside, idle: Duration) {
+    let next = async |stream: &mut TcpStream| {
+        let length = usize::from(stream.read_u16().await.ok()?);
+        let mut query = vec![0; length];
+        stream.read_exact(&mut query).await.ok()?;
+        let answer = answer_and_report(&query, inside)?;
+        let length = u16::try_from(answer.len()).ok()?;
+        stream.write_all(&[&length.to_be_bytes()[..], &answer].concat()).await.ok()
+    };
+    while let Ok(Some(())) = timeout(idle, next(&mut stream)).await {}
+}
+
+fn answer_and_report(query: &[u8], inside: &Inside) -> Option<Vec<u8>> {
+    let answer = answer(query, |name| inside.names().resolve(name))?;
+    report(&inside.reporter, &answer);
+    Some(answer.bytes)
+}
+
+fn report(reporter: &Reporter, answer: &Answer) {
+    match &answer.refused {
+        Some(name) => {
+            let verdict = Verdict::Refused { reason: "no rule allows this host".to_owned() };
+            reporter.decided(Decision { host: name.clone(), port: None, protocol: Some(Protocol::Dns), verdict });
+        }
+        None if answer.known => reporter.resolved(),
+        None => {}
     }
 }
 
@@ -41,6 +96,8 @@ pub(super) async fn serve(socket: UdpSocket, hosts: Arc<DoorHosts>, reporter: Ar
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     bytes: Vec<u8>,
+    /// Whether the name exists.
+    known: bool,
     /// The name, where it does not exist. An address for IPv6 is not asked for without one for IPv4: one report is enough.
     refused: Option<String>,
 }
@@ -60,25 +117,29 @@ fn answer(query: &[u8], resolve: impl Fn(&str) -> Option<Ipv4Addr>) -> Option<An
     *reply.opcode_mut() = query.opcode();
     reply.questions.push(question.clone());
     let name = question.qname.to_string();
-    let mut refused = None;
+    let (mut known, mut refused) = (false, None);
     if query.opcode() != OPCODE::StandardQuery {
         *reply.rcode_mut() = RCODE::NotImplemented;
     } else {
         let internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
         match resolve(&name).filter(|_| internet) {
-            Some(address) if matches!(question.qtype, QTYPE::TYPE(TYPE::A) | QTYPE::ANY) => {
-                let data = RData::A(A::from(address));
-                reply.answers.push(ResourceRecord::new(question.qname.clone(), CLASS::IN, KEEP, data));
+            Some(address) => {
+                known = true;
+                let wants = |kind| question.qtype == QTYPE::TYPE(kind) || question.qtype == QTYPE::ANY;
+                let v4 = wants(TYPE::A).then(|| RData::A(A::from(address)));
+                let v6 = wants(TYPE::AAAA).then(|| RData::AAAA(AAAA::from(in_v6(address))));
+                let records = v4.into_iter().chain(v6);
+                // The name exists; of any other kind it has nothing.
+                reply.answers =
+                    records.map(|data| ResourceRecord::new(question.qname.clone(), CLASS::IN, KEEP, data)).collect();
             }
-            // The name exists and has nothing of that kind.
-            Some(_) => {}
             None => {
                 *reply.rcode_mut() = RCODE::NameError;
                 refused = (question.qtype != QTYPE::TYPE(TYPE::AAAA)).then(|| shown(&name));
             }
         }
     }
-    Some(Answer { bytes: reply.build_bytes_vec().ok()?, refused })
+    Some(Answer { bytes: reply.build_bytes_vec().ok()?, known, refused })
 }
 
 /// Whether a header announces one question and no records but those of EDNS: the parser makes room for as many as are
@@ -97,9 +158,13 @@ mod tests {
 
     use super::super::hosts::DoorHost;
     use super::*;
+    use crate::egress::Rule;
 
     fn git(name: &str) -> Option<Ipv4Addr> {
-        DoorHosts::new().with(DoorHost::GIT, axum::Router::new()).resolve(name)
+        let hosts = DoorHosts::new().with(DoorHost::GIT, axum::Router::new());
+        let policy = Policy { rules: vec![Rule::new("*.example.net".parse().unwrap(), "a rule")], ..Policy::default() };
+        let leases = Mutex::new(Leases::default());
+        Names { hosts: &hosts, policy: &policy, leases: &leases }.resolve(name)
     }
 
     fn query(name: &str, kind: QTYPE, class: CLASS) -> Vec<u8> {
@@ -110,14 +175,15 @@ mod tests {
     }
 
     /// Code, addresses and refused name of an answer.
-    fn ask(name: &str, kind: QTYPE, class: CLASS) -> (RCODE, Vec<Ipv4Addr>, Option<String>) {
+    fn ask(name: &str, kind: QTYPE, class: CLASS) -> (RCODE, Vec<String>, Option<String>) {
         let answer = answer(&query(name, kind, class), git).unwrap();
         let packet = Packet::parse(&answer.bytes).unwrap();
         assert_eq!(packet.id(), 7);
         assert!(packet.has_flags(PacketFlag::RESPONSE | PacketFlag::RECURSION_DESIRED));
         assert_eq!(packet.questions[0].qname.to_string(), name);
         let address = |record: &ResourceRecord<'_>| match &record.rdata {
-            RData::A(a) => Ipv4Addr::from(a.address),
+            RData::A(a) => Ipv4Addr::from(a.address).to_string(),
+            RData::AAAA(aaaa) => std::net::Ipv6Addr::from(aaaa.address).to_string(),
             other => panic!("{other:?}"),
         };
         (packet.rcode(), packet.answers.iter().map(address).collect(), answer.refused)
@@ -125,13 +191,20 @@ mod tests {
 
     #[test]
     fn the_names_behind_the_door_exist_and_no_others() {
-        let address = vec![Ipv4Addr::new(198, 18, 0, 1)];
-        let (a, aaaa, mx) = (TYPE::A.into(), TYPE::AAAA.into(), TYPE::MX.into());
+        let (v4, v6) = (vec!["198.18.0.1".to_owned()], vec!["fd6f:7374:6c65:72::c612:1".to_owned()]);
+        let (a, aaaa, mx, https) = (TYPE::A.into(), TYPE::AAAA.into(), TYPE::MX.into(), TYPE::HTTPS.into());
+        let leased = git("crates.example.net").unwrap();
         let table = [
-            ("git.ostler.internal", a, CLASS::IN, (RCODE::NoError, address.clone(), None)),
-            ("GIT.Ostler.internal", a, CLASS::IN, (RCODE::NoError, address.clone(), None)),
-            ("git.ostler.internal", QTYPE::ANY, CLASS::IN, (RCODE::NoError, address, None)),
-            ("git.ostler.internal", aaaa, CLASS::IN, (RCODE::NoError, vec![], None)),
+            ("git.ostler.internal", a, CLASS::IN, (RCODE::NoError, v4.clone(), None)),
+            ("GIT.Ostler.internal", a, CLASS::IN, (RCODE::NoError, v4.clone(), None)),
+            ("git.ostler.internal", QTYPE::ANY, CLASS::IN, (RCODE::NoError, [v4, v6.clone()].concat(), None)),
+            ("git.ostler.internal", aaaa, CLASS::IN, (RCODE::NoError, v6, None)),
+            ("git.ostler.internal", https, CLASS::IN, (RCODE::NoError, vec![], None)),
+            ("proxy.ostler.internal", a, CLASS::IN, (RCODE::NoError, vec!["198.18.0.2".into()], None)),
+            ("crates.example.net", a, CLASS::IN, (RCODE::NoError, vec![leased.to_string()], None)),
+            ("CRATES.example.net", aaaa, CLASS::IN, (RCODE::NoError, vec![in_v6(leased).to_string()], None)),
+            ("crates.example.net", https, CLASS::IN, (RCODE::NoError, vec![], None)),
+            ("example.net", a, CLASS::IN, (RCODE::NameError, vec![], Some("example.net".into()))),
             ("git.ostler.internal", mx, CLASS::IN, (RCODE::NoError, vec![], None)),
             ("git.ostler.internal", a, CLASS::CH, (RCODE::NameError, vec![], Some("git.ostler.internal".into()))),
             ("example.org", a, CLASS::IN, (RCODE::NameError, vec![], Some("example.org".into()))),

@@ -12,8 +12,13 @@ use axum::http::{StatusCode, uri::Authority};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 
+use crate::egress::{Host, HostName};
+
 /// Port of every service: inside the door there is nothing to encrypt against.
 const PORT: u16 = 80;
+
+/// Port of the proxy: the customary one.
+pub(super) const PROXY_PORT: u16 = 3128;
 
 /// A name that exists only behind the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub struct DoorHost {
 impl DoorHost {
     /// The git remote of the session's repository.
     pub const GIT: Self = Self { name: "git.ostler.internal", address: Ipv4Addr::new(198, 18, 0, 1) };
+    /// The proxy, for programs that want one. Nothing passes it that would not pass without.
+    pub const PROXY: Self = Self { name: "proxy.ostler.internal", address: Ipv4Addr::new(198, 18, 0, 2) };
 }
 
 /// What one sandbox finds behind its door.
@@ -50,9 +57,16 @@ impl DoorHosts {
         self
     }
 
-    /// Address of a name; letter case does not matter.
-    pub(super) fn resolve(&self, name: &str) -> Option<Ipv4Addr> {
-        self.hosts.iter().find(|(host, _)| host.name.eq_ignore_ascii_case(name)).map(|(host, _)| host.address)
+    /// Address of a name.
+    pub(super) fn resolve(&self, name: &HostName) -> Option<Ipv4Addr> {
+        let mut all = self.hosts.iter().map(|(host, _)| host).chain([&DoorHost::PROXY]);
+        all.find(|host| host.name == name.as_str()).map(|host| host.address)
+    }
+
+    /// Service behind a name and port.
+    pub(super) fn by_name(&self, host: &Host, port: u16) -> Option<Router> {
+        let Host::Name(name) = host else { return None };
+        self.service(SocketAddrV4::new(self.resolve(name)?, port))
     }
 
     /// Service behind an address.

@@ -3,16 +3,26 @@
 //! ```text
 //!  sandbox's network namespace              host
 //!  every TCP connection ─redirected─► tcp ──► 198.18.0.1:80 ──► git.ostler.internal (forge, Access::Session)
-//!                                       └───► anything else ──► reset, reported
-//!  every DNS query ──────redirected─► dns ──► names of ours: their address; all others: NXDOMAIN, reported
+//!                                       ├───► 198.18.0.2:3128 ► proxy.ostler.internal: HTTP and CONNECT
+//!                                       └───► anything else ──► passage ─► choke (policy, gate) ─► dial ─► outside
+//!  every DNS query ──────redirected─► dns ──► names of ours and of the policy: an address that stands for them;
+//!                                             all others: NXDOMAIN, reported
 //! ```
 //!
-//! The two sockets were made inside the namespace by the launcher, so that no process of the sandbox has a part in
-//! them. Owns who is served behind which name, and the limits. Egress is closed: nothing is passed on to the outside.
-//! Does not know what the services do.
+//! The sockets were made inside the namespace by the launcher, so that no process of the sandbox has a part in
+//! them, and there is no other way out. Owns who is served behind which name, what passes to the outside and how, and the limits.
+//! What may pass is decided in [`crate::egress`]. Does not know what the services do.
 
+mod choke;
+mod dial;
 mod dns;
+mod gate;
+mod greeting;
 mod hosts;
+mod leases;
+mod meter;
+mod passage;
+mod proxy;
 mod report;
 mod tcp;
 
@@ -21,17 +31,23 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use ostler_protocol::SessionId;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use choke::Egress;
+use report::{LastWords, Reporter};
+use tcp::Inside;
+
 use crate::forge::{Access, Forge, git_router};
 
-use report::Reporter;
-
+pub use choke::Outside;
+pub use dial::{Resolver, SystemResolver};
+pub use gate::{EgressGate, EgressRequest, GateVerdict, OpenGate, Protocol};
 pub use hosts::{DoorHost, DoorHosts};
-pub use report::{Attempt, DoorCounters, DoorEvent};
+pub use report::{Decision, DoorCounters, DoorEvent, Verdict};
 pub use tcp::{Destination, DoorLimits};
 
 /// Why a door cannot be served.
@@ -71,10 +87,22 @@ impl Default for DoorOptions {
     }
 }
 
+/// The sockets of a door, made in the sandbox's network namespace by the launcher.
+#[derive(Debug)]
+pub struct DoorSockets {
+    /// Listener to which every TCP connection is redirected.
+    pub tcp: OwnedFd,
+    /// Where DNS queries over IPv4 are redirected to.
+    pub dns: OwnedFd,
+    /// Where those over IPv6 are redirected to, where there is IPv6.
+    pub dns_v6: Option<OwnedFd>,
+}
+
 /// A served door. Dropping it closes it, with every connection that goes through it.
 pub struct Door {
     reporter: Arc<Reporter>,
     _open: DropGuard,
+    _last_words: LastWords,
 }
 
 impl fmt::Debug for Door {
@@ -84,29 +112,54 @@ impl fmt::Debug for Door {
 }
 
 impl Door {
-    /// Serves the door of a session's sandbox: git, with what `access` allows. `tcp` is a listener and `dns` a UDP socket,
-    /// both made in the sandbox's network namespace. To be called within the runtime.
-    pub fn serve(tcp: OwnedFd, dns: OwnedFd, forge: Forge, access: Access) -> Result<Self, DoorError> {
-        let hosts = DoorHosts::new().with(DoorHost::GIT, git_router(forge, access));
-        Self::open(tcp, dns, hosts, DoorOptions::default())
-    }
-
-    /// Serves any hosts behind a door. To be called within the runtime.
-    pub fn open(tcp: OwnedFd, dns: OwnedFd, hosts: DoorHosts, options: DoorOptions) -> Result<Self, DoorError> {
-        let listener = listener(tcp)?;
-        let socket = datagram(dns)?;
-        let (hosts, reporter) = (Arc::new(hosts), Arc::new(Reporter::new()));
+    /// Serves the door of a session's sandbox: `hosts` behind it, `outside` beyond. To be called within the runtime.
+    pub fn open(
+        sockets: DoorSockets,
+        session: SessionId,
+        hosts: DoorHosts,
+        outside: Outside,
+        options: DoorOptions,
+    ) -> Result<Self, DoorError> {
+        let listener = listener(sockets.tcp)?;
+        let mut queries = vec![datagram("DNS", sockets.dns)?];
+        if let Some(socket) = sockets.dns_v6 {
+            queries.push(datagram("DNS over IPv6", socket)?);
+        }
+        let reporter = Arc::new(Reporter::new(session));
         let closed = CancellationToken::new();
-        let tcp = tcp::serve(listener, Arc::clone(&hosts), Arc::clone(&reporter), options.limits, options.destination);
-        tokio::spawn(closed.clone().run_until_cancelled_owned(tcp));
-        tokio::spawn(closed.clone().run_until_cancelled_owned(dns::serve(socket, hosts, Arc::clone(&reporter))));
-        Ok(Self { reporter, _open: closed.drop_guard() })
+        let inside = Arc::new(Inside {
+            hosts: Arc::new(hosts),
+            egress: Arc::new(Egress::new(outside, session, Arc::clone(&reporter))),
+            leases: Arc::default(),
+            reporter: Arc::clone(&reporter),
+            limits: options.limits,
+            destination: options.destination,
+        });
+        tokio::spawn(closed.clone().run_until_cancelled_owned(tcp::serve(listener, Arc::clone(&inside))));
+        for socket in queries {
+            tokio::spawn(closed.clone().run_until_cancelled_owned(dns::serve(socket, Arc::clone(&inside))));
+        }
+        let windows = report::turn_windows(Arc::downgrade(&reporter));
+        tokio::spawn(closed.clone().run_until_cancelled_owned(windows));
+        let _last_words = LastWords(Arc::clone(&reporter));
+        Ok(Self { reporter, _open: closed.drop_guard(), _last_words })
     }
 
-    /// What the sandbox is refused from now on. A slow reader loses the oldest.
+    /// What a session's sandbox finds behind its door: git, with what `access` allows.
+    #[must_use]
+    pub fn services(forge: Forge, access: Access) -> DoorHosts {
+        DoorHosts::new().with(DoorHost::GIT, git_router(forge, access))
+    }
+
+    /// What happens from now on. A slow reader loses the oldest.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<DoorEvent> {
         self.reporter.subscribe()
+    }
+
+    #[cfg(test)]
+    fn turn_window(&self) {
+        self.reporter.turn_window();
     }
 
     /// How often the door was used.
@@ -126,18 +179,18 @@ fn listener(descriptor: OwnedFd) -> Result<TcpListener, DoorError> {
     TcpListener::from_std(socket.into()).map_err(error)
 }
 
-fn datagram(descriptor: OwnedFd) -> Result<UdpSocket, DoorError> {
-    let error = |source| DoorError::Socket { which: "DNS", source };
+fn datagram(which: &'static str, descriptor: OwnedFd) -> Result<UdpSocket, DoorError> {
+    let error = |source| DoorError::Socket { which, source };
     let socket = Socket::from(descriptor);
     if socket.r#type().ok() != Some(Type::DGRAM) || !internet(&socket) {
-        return Err(DoorError::Descriptor { which: "DNS", expected: "a UDP socket" });
+        return Err(DoorError::Descriptor { which, expected: "a UDP socket" });
     }
     socket.set_nonblocking(true).map_err(error)?;
     UdpSocket::from_std(socket.into()).map_err(error)
 }
 
 fn internet(socket: &Socket) -> bool {
-    socket.domain().ok() == Some(Domain::IPV4)
+    matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6))
 }
 
 #[cfg(test)]

@@ -1,72 +1,119 @@
-//! What a sandbox tried and was refused, for people to see; bounded, whatever the sandbox does.
+//! What a sandbox did at its door, for people to see; bounded, whatever the sandbox does.
+//!
+//! ```text
+//!  a decision that is new in this window ──► told at once
+//!  the same again ──────────────────────────► counted, told with its number at the end of the window
+//!  more different ones than a window holds ─► counted together
+//! ```
 
-use std::net::SocketAddrV4;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
+use ostler_protocol::SessionId;
 use tokio::sync::broadcast;
 
-/// Reports in one window of time.
-const BURST: u32 = 10;
+use super::gate::Protocol;
+use crate::egress::Host;
+use crate::telemetry::{label, metrics};
 
 /// Length of a window.
-const WINDOW: Duration = Duration::from_secs(10);
+pub(super) const WINDOW: Duration = Duration::from_secs(30);
+
+/// Decisions that a window tells apart, and places of which it counts the bytes.
+const DISTINCT: usize = 32;
 
 /// Reports that a slow reader may be behind.
-const BEHIND: usize = 64;
+const BEHIND: usize = 256;
 
-/// Longest name in a report; the longest that DNS knows.
-const MAX_NAME: usize = 255;
+/// Longest text in a report; the longest name that DNS knows.
+const MAX_TEXT: usize = 255;
 
-/// A sandbox was refused something.
+/// Something that people may want to know of a door.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DoorEvent {
-    /// What it wanted.
-    pub attempt: Attempt,
-    /// How many refusals before this one were not reported, because there were too many.
-    pub unreported: u64,
+pub enum DoorEvent {
+    /// A decision, and how often it was taken since it was told last.
+    Decided {
+        /// Which.
+        decision: Decision,
+        /// How often.
+        times: u64,
+    },
+    /// Connections that ended.
+    Traffic {
+        /// The host at their other end.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// How many.
+        connections: u64,
+        /// Bytes from the sandbox.
+        up: u64,
+        /// Bytes to the sandbox.
+        down: u64,
+    },
+    /// The sandbox may send and receive nothing more.
+    Spent {
+        /// Why.
+        why: String,
+    },
+    /// Further decisions, too many to tell them apart.
+    Unlisted {
+        /// How many.
+        times: u64,
+    },
 }
 
-/// What a sandbox wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attempt {
-    /// To reach an address. Egress is closed.
-    Connect(SocketAddrV4),
-    /// To reach something that cannot be told any more: the connection was not redirected.
-    ConnectUnknown,
-    /// To look up a name that does not exist behind the door. Control characters are escaped.
-    Resolve(String),
-    /// One more connection than it may have.
-    TooMany,
+/// What was decided about a wish.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Decision {
+    /// The host: a name or an address.
+    pub host: String,
+    /// Its port; none for look-ups.
+    pub port: Option<u16>,
+    /// What would be spoken, as far as it is known.
+    pub protocol: Option<Protocol>,
+    /// What was decided.
+    pub verdict: Verdict,
 }
 
-impl std::fmt::Display for DoorEvent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.attempt {
-            Attempt::Connect(address) => write!(f, "the sandbox was refused a connection to {address}")?,
-            Attempt::ConnectUnknown => write!(f, "the sandbox was refused a connection")?,
-            Attempt::Resolve(name) => write!(f, "the sandbox was refused the name {name}")?,
-            Attempt::TooMany => write!(f, "the sandbox has too many connections open")?,
-        }
-        if self.unreported > 0 {
-            write!(f, " ({} refusals before it were not reported)", self.unreported)?;
-        }
-        Ok(())
-    }
+/// What became of a wish.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It was let through.
+    Allowed {
+        /// The rule.
+        rule: String,
+    },
+    /// It was refused.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// It was allowed, and nobody could be reached.
+    Failed {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// How often a door was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DoorCounters {
-    /// Connections that were served.
+    /// Connections to services behind the door.
     pub served: u64,
-    /// Connections and lookups that were refused.
+    /// Connections, requests and look-ups that were refused or failed.
     pub refused: u64,
+    /// Connections and requests that were let through to the outside.
+    pub allowed: u64,
+    /// Names that were looked up and answered.
+    pub resolved: u64,
 }
 
 /// Takes note of what happens at a door.
 #[derive(Debug)]
 pub(super) struct Reporter {
+    session: SessionId,
     sender: broadcast::Sender<DoorEvent>,
     state: Mutex<State>,
 }
@@ -74,12 +121,12 @@ pub(super) struct Reporter {
 #[derive(Debug, Default)]
 struct State {
     counters: DoorCounters,
-    limiter: Limiter,
+    journal: Journal,
 }
 
 impl Reporter {
-    pub(super) fn new() -> Self {
-        Self { sender: broadcast::channel(BEHIND).0, state: Mutex::default() }
+    pub(super) fn new(session: SessionId) -> Self {
+        Self { session, sender: broadcast::channel(BEHIND).0, state: Mutex::default() }
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<DoorEvent> {
@@ -87,55 +134,147 @@ impl Reporter {
     }
 
     pub(super) fn counters(&self) -> DoorCounters {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).counters
+        self.state().counters
     }
 
     pub(super) fn served(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).counters.served += 1;
+        self.state().counters.served += 1;
     }
 
-    pub(super) fn refused(&self, attempt: Attempt) {
-        let unreported = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.counters.refused += 1;
-            state.limiter.admit(Instant::now())
+    pub(super) fn resolved(&self) {
+        self.state().counters.resolved += 1;
+        metrics().egress.add(1, &[label("verdict", "allowed"), label("protocol", Protocol::Dns.as_str())]);
+    }
+
+    pub(super) fn decided(&self, decision: Decision) {
+        let verdict = match decision.verdict {
+            Verdict::Allowed { .. } => "allowed",
+            Verdict::Refused { .. } => "refused",
+            Verdict::Failed { .. } => "failed",
         };
-        let Some(unreported) = unreported else { return };
-        tracing::info!(?attempt, unreported, "a sandbox was refused at its door");
-        // Nobody need be listening.
-        let _ = self.sender.send(DoorEvent { attempt, unreported });
+        let protocol = decision.protocol.map_or("unknown", Protocol::as_str);
+        metrics().egress.add(1, &[label("verdict", verdict), label("protocol", protocol)]);
+        let mut state = self.state();
+        match decision.verdict {
+            Verdict::Allowed { .. } => state.counters.allowed += 1,
+            _ => state.counters.refused += 1,
+        }
+        let new = state.journal.decided(decision);
+        drop(state);
+        if let Some(decision) = new {
+            let Decision { host, port, protocol, verdict } = &decision;
+            tracing::info!(session = %self.session, host, port, ?protocol, ?verdict, "a door decided");
+            self.send(DoorEvent::Decided { decision, times: 1 });
+        }
+    }
+
+    /// A connection to the outside ended.
+    pub(super) fn closed(&self, host: &Host, port: u16, up: u64, down: u64) {
+        metrics().egress_bytes.add(up, &[label("direction", "up")]);
+        metrics().egress_bytes.add(down, &[label("direction", "down")]);
+        self.state().journal.closed(host.to_string(), port, up, down);
+    }
+
+    /// Tells it. Nobody need be listening.
+    pub(super) fn send(&self, event: DoorEvent) {
+        let _ = self.sender.send(event);
+    }
+
+    /// Tells what was only counted, and begins a new window.
+    pub(super) fn turn_window(&self) {
+        let told = self.state().journal.turn();
+        told.into_iter().for_each(|event| self.send(event));
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A name as it may be shown.
-pub(super) fn shown(name: &str) -> String {
-    name.chars()
-        .take(MAX_NAME)
+/// Turns the windows of a door for as long as it is open.
+pub(super) async fn turn_windows(reporter: Weak<Reporter>) {
+    let mut windows = tokio::time::interval_at(tokio::time::Instant::now() + WINDOW, WINDOW);
+    loop {
+        windows.tick().await;
+        let Some(reporter) = reporter.upgrade() else { return };
+        reporter.turn_window();
+    }
+}
+
+/// Tells the last window when a door closes.
+#[derive(Debug)]
+pub(super) struct LastWords(pub(super) Arc<Reporter>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        self.0.turn_window();
+    }
+}
+
+/// A text as it may be shown.
+pub(super) fn shown(text: &str) -> String {
+    text.chars()
+        .take(MAX_TEXT)
         .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
         .collect()
 }
 
-/// At most [`BURST`] in each [`WINDOW`].
+/// What happened in a window. No clock: others say when it turns.
 #[derive(Debug, Default)]
-struct Limiter {
-    began: Option<Instant>,
-    admitted: u32,
-    unreported: u64,
+struct Journal {
+    /// Decisions of this window, with how often each was taken and not told.
+    decisions: HashMap<Decision, u64>,
+    /// Connections that ended, by host and port: how many, and their bytes.
+    traffic: HashMap<(String, u16), [u64; 3]>,
+    unlisted: u64,
 }
 
-impl Limiter {
-    /// Whether to report now, with the number of refusals that were kept quiet before.
-    fn admit(&mut self, now: Instant) -> Option<u64> {
-        if self.began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW) {
-            self.began = Some(now);
-            self.admitted = 0;
+impl Journal {
+    /// Takes note of a decision and returns it where it is to be told at once.
+    fn decided(&mut self, decision: Decision) -> Option<Decision> {
+        if let Some(untold) = self.decisions.get_mut(&decision) {
+            *untold += 1;
+            None
+        } else if self.decisions.len() >= DISTINCT {
+            self.unlisted += 1;
+            None
+        } else {
+            self.decisions.insert(decision.clone(), 0);
+            Some(decision)
         }
-        if self.admitted == BURST {
-            self.unreported += 1;
-            return None;
+    }
+
+    fn closed(&mut self, host: String, port: u16, up: u64, down: u64) {
+        let place = (host, port);
+        let place = if self.traffic.len() < DISTINCT || self.traffic.contains_key(&place) {
+            place
+        } else {
+            ("other hosts".to_owned(), 0)
+        };
+        let sums = self.traffic.entry(place).or_default();
+        for (sum, more) in sums.iter_mut().zip([1, up, down]) {
+            *sum += more;
         }
-        self.admitted += 1;
-        Some(std::mem::take(&mut self.unreported))
+    }
+
+    /// Everything that was only counted, in a stable order.
+    fn turn(&mut self) -> Vec<DoorEvent> {
+        let told = std::mem::take(self);
+        let mut decisions: Vec<(Decision, u64)> =
+            told.decisions.into_iter().filter(|(_, untold)| *untold > 0).collect();
+        decisions.sort_by(|(a, _), (b, _)| (&a.host, a.port).cmp(&(&b.host, b.port)));
+        let mut traffic: Vec<_> = told.traffic.into_iter().collect();
+        traffic.sort();
+        let decided = decisions.into_iter().map(|(decision, times)| DoorEvent::Decided { decision, times });
+        let traffic = traffic.into_iter().map(|((host, port), [connections, up, down])| DoorEvent::Traffic {
+            host,
+            port,
+            connections,
+            up,
+            down,
+        });
+        let unlisted = (told.unlisted > 0).then_some(DoorEvent::Unlisted { times: told.unlisted });
+        decided.chain(traffic).chain(unlisted).collect()
     }
 }
 
@@ -143,14 +282,47 @@ impl Limiter {
 mod tests {
     use super::*;
 
+    fn refused(host: &str) -> Decision {
+        let verdict = Verdict::Refused { reason: "no rule".into() };
+        Decision { host: host.into(), port: Some(443), protocol: Some(Protocol::Tls), verdict }
+    }
+
     #[test]
-    fn a_flood_is_reported_in_bursts_that_say_how_much_is_missing() {
-        let mut limiter = Limiter::default();
-        let start = Instant::now();
-        let admitted = (0..1000).filter(|_| limiter.admit(start).is_some()).count();
-        assert_eq!(admitted, 10);
-        assert_eq!(limiter.admit(start + WINDOW), Some(990));
-        assert_eq!(limiter.admit(start + WINDOW), Some(0));
+    fn the_same_decision_is_told_once_and_then_counted() {
+        let mut journal = Journal::default();
+        let told = (0..1000).filter_map(|_| journal.decided(refused("a.example"))).count();
+        assert_eq!(told, 1);
+        assert_eq!(journal.turn(), [DoorEvent::Decided { decision: refused("a.example"), times: 999 }]);
+        assert_eq!(journal.turn(), []);
+        assert_eq!(journal.decided(refused("a.example")), Some(refused("a.example")));
+        assert_eq!(journal.turn(), [], "what was told is not told again");
+    }
+
+    #[test]
+    fn a_flood_of_different_ones_is_counted_together() {
+        let mut journal = Journal::default();
+        let told = (0..1000).filter_map(|number| journal.decided(refused(&format!("{number}.example")))).count();
+        assert_eq!(told, DISTINCT);
+        assert_eq!(journal.turn(), [DoorEvent::Unlisted { times: 1000 - DISTINCT as u64 }]);
+    }
+
+    #[test]
+    fn bytes_are_summed_by_place_and_the_places_are_few() {
+        let mut journal = Journal::default();
+        (0..3).for_each(|_| journal.closed("a.example".into(), 443, 10, 100));
+        let traffic = |host: &str, port, connections, up, down| DoorEvent::Traffic {
+            host: host.into(),
+            port,
+            connections,
+            up,
+            down,
+        };
+        assert_eq!(journal.turn(), [traffic("a.example", 443, 3, 30, 300)]);
+        (0..1000).for_each(|number| journal.closed(format!("{number}.example"), 443, 1, 1));
+        let told = journal.turn();
+        assert_eq!(told.len(), DISTINCT + 1);
+        let rest = 1000 - DISTINCT as u64;
+        assert!(told.contains(&traffic("other hosts", 0, rest, rest, rest)), "{told:?}");
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! TCP through the door: every connection of the sandbox ends here and says by its original destination what it wants.
 //!
-//! Deny by default: a connection to a service behind the door is served, everything else is reset at once.
+//! ```text
+//!  port 53 ──────────────────────► DNS, over TCP
+//!  198.18.0.1:80 and the like ───► a service behind the door
+//!  198.18.0.2:3128 ──────────────► the proxy
+//!  everything else ──────────────► the outside, if the policy lets it (see `passage`)
+//! ```
 
 use std::io;
-use std::net::SocketAddrV4;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,52 +23,84 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
-use super::hosts::DoorHosts;
-use super::report::{Attempt, Reporter};
+use super::choke::Egress;
+use super::dns::Names;
+use super::greeting::{Duplex, Heard};
+use super::hosts::{DoorHost, DoorHosts, PROXY_PORT};
+use super::leases::{Leases, in_v4};
+use super::passage::{Goal, pass};
+use super::report::{Decision, Reporter, Verdict};
+use super::{dns, proxy};
+use crate::egress::Host;
 
 /// Largest head of a request, in bytes, and most of a body in memory at once.
-const BUFFER: usize = 64 * 1024;
+pub(super) const BUFFER: usize = 64 * 1024;
 
 /// Most header lines of a request.
-const HEADERS: usize = 64;
+pub(super) const HEADERS: usize = 64;
 
 /// Wait after an accept that failed, such as for want of descriptors.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// How a redirected connection says where it was going.
-pub type Destination = Arc<dyn Fn(&TcpStream) -> io::Result<SocketAddrV4> + Send + Sync>;
+/// Port of DNS. Source: RFC 1035.
+const DNS_PORT: u16 = 53;
 
-/// Reads `SO_ORIGINAL_DST`, which the kernel keeps for each redirected connection.
-pub(super) fn original_destination(stream: &TcpStream) -> io::Result<SocketAddrV4> {
-    let address = SockRef::from(stream).original_dst_v4()?;
-    address.as_socket_ipv4().ok_or_else(|| io::Error::other("the original destination is no IPv4 address"))
+/// How a redirected connection says where it was going.
+pub type Destination = Arc<dyn Fn(&TcpStream) -> io::Result<SocketAddr> + Send + Sync>;
+
+/// Reads `SO_ORIGINAL_DST`, which the kernel keeps for each redirected connection, in the family in which it was made: a
+/// listener of IPv6 takes connections of both.
+pub(super) fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let address = match stream.peer_addr()?.ip().to_canonical() {
+        IpAddr::V4(_) => socket.original_dst_v4()?,
+        IpAddr::V6(_) => socket.original_dst_v6()?,
+    };
+    address.as_socket().ok_or_else(|| io::Error::other("the original destination is no address of the internet"))
 }
 
 /// Limits of the connections of one sandbox. [`Default`] gives the documented ones.
 #[derive(Clone, Copy, Debug)]
 pub struct DoorLimits {
-    /// Connections at the same time (64).
+    /// Connections at the same time (256).
     pub connections: usize,
     /// Time in which the head of a request must have come, counted from the connection or the request before it (30 s).
     pub idle: Duration,
-    /// Longest life of a connection (20 minutes: more than the longest transfer of the forge).
+    /// Longest life of a connection to a service (20 minutes: more than the longest transfer of the forge).
     pub life: Duration,
 }
 
 impl Default for DoorLimits {
     fn default() -> Self {
-        Self { connections: 64, idle: Duration::from_secs(30), life: Duration::from_secs(20 * 60) }
+        Self { connections: 256, idle: Duration::from_secs(30), life: Duration::from_secs(20 * 60) }
+    }
+}
+
+/// What every connection of one door needs.
+pub(super) struct Inside {
+    pub(super) hosts: Arc<DoorHosts>,
+    pub(super) egress: Arc<Egress>,
+    pub(super) leases: Arc<Mutex<Leases>>,
+    pub(super) reporter: Arc<Reporter>,
+    pub(super) limits: DoorLimits,
+    pub(super) destination: Destination,
+}
+
+impl Inside {
+    /// The names that exist in the sandbox.
+    pub(super) fn names(&self) -> Names<'_> {
+        Names { hosts: &self.hosts, policy: self.egress.policy(), leases: &self.leases }
+    }
+
+    fn refuse(&self, stream: &TcpStream, host: String, port: Option<u16>, reason: &str) {
+        stream.reset_on_close();
+        let verdict = Verdict::Refused { reason: reason.to_owned() };
+        self.reporter.decided(Decision { host, port, protocol: None, verdict });
     }
 }
 
 /// Takes connections until dropped; then those that are being served end too.
-pub(super) async fn serve(
-    listener: TcpListener,
-    hosts: Arc<DoorHosts>,
-    reporter: Arc<Reporter>,
-    limits: DoorLimits,
-    destination: Destination,
-) {
+pub(super) async fn serve(listener: TcpListener, inside: Arc<Inside>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -78,33 +115,50 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let refusal = match destination(&stream) {
-            _ if connections.len() >= limits.connections => Attempt::TooMany,
-            Err(_) => Attempt::ConnectUnknown,
-            Ok(address) => match hosts.service(address) {
-                Some(service) => {
-                    reporter.served();
-                    connections.spawn(timeout(limits.life, connection(stream, service, limits.idle)));
-                    continue;
-                }
-                None => Attempt::Connect(address),
-            },
-        };
-        reset(stream);
-        reporter.refused(refusal);
+        match (inside.destination)(&stream) {
+            Ok(to) if connections.len() >= inside.limits.connections => {
+                let reason = "the sandbox has too many connections open";
+                inside.refuse(&stream, to.ip().to_string(), Some(to.port()), reason);
+            }
+            Ok(to) => {
+                connections.spawn(connection(Arc::clone(&inside), stream, to));
+            }
+            Err(_) => inside.refuse(&stream, "unknown".to_owned(), None, "nobody knows where the connection was going"),
+        }
     }
 }
 
-/// Closes a connection with a reset, so that the client fails at once and nothing of it stays.
-fn reset(stream: TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
-        tracing::debug!(%error, "a connection was closed without a reset");
-    }
-}
-
-async fn connection(stream: TcpStream, service: Router, idle: Duration) {
-    // Answers of git come in pieces that the client waits for.
+/// One connection, to its end.
+async fn connection(inside: Arc<Inside>, stream: TcpStream, to: SocketAddr) {
+    // Answers come in pieces that the client waits for.
     let _ = stream.set_nodelay(true);
+    let Inside { hosts, egress, leases, reporter, limits, .. } = &*inside;
+    if to.port() == DNS_PORT {
+        return dns::serve_stream(stream, &inside, limits.idle).await;
+    }
+    let address = in_v4(to.ip());
+    if let IpAddr::V4(behind) = address {
+        let behind = SocketAddrV4::new(behind, to.port());
+        if let Some(router) = hosts.service(behind) {
+            reporter.served();
+            // Over time it ends.
+            let _ = timeout(limits.life, service(stream, router, limits.idle)).await;
+            return;
+        }
+        if behind == SocketAddrV4::new(DoorHost::PROXY.address, PROXY_PORT) {
+            let whom = proxy::For::Anyone(Arc::clone(hosts));
+            return proxy::serve(Arc::clone(egress), Heard::new(Box::new(stream)), whom, limits.idle).await;
+        }
+    }
+    let name = match address {
+        IpAddr::V4(address) => leases.lock().unwrap_or_else(PoisonError::into_inner).name(address),
+        IpAddr::V6(_) => None,
+    };
+    let host = name.map_or(Host::Address(address), Host::Name);
+    pass(Arc::clone(egress), Heard::new(Box::new(stream)), Goal { host, port: to.port() }, limits.idle).await;
+}
+
+async fn service(stream: TcpStream, service: Router, idle: Duration) {
     let service = service_fn(move |request: hyper::Request<Incoming>| service.clone().oneshot(request.map(Body::new)));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER).max_headers(HEADERS);

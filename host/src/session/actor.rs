@@ -24,7 +24,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::effects;
 use super::error::{SessionError, store_error, unknown};
 use super::job::Job;
 use super::keys;
@@ -34,6 +33,7 @@ use super::mailbox::{Death, Handle, Message, Reply};
 use super::measure::Measure;
 use super::services::Services;
 use super::state::{Act, Input, Prompt, State, Step, Workspace as Phase};
+use super::{effects, egress};
 use crate::workspace::{Workspace, chain};
 
 /// Messages that may wait for one actor.
@@ -134,7 +134,7 @@ impl Actor {
 
     async fn run(mut self) {
         if let Some(workspace) = &self.workspace {
-            tokio::spawn(effects::follow_refusals(workspace.refusals(), self.mailbox.clone()));
+            tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone()));
         }
         if let Err(broken) = self.wake().await {
             tracing::error!(session = %self.session, error = %chain(&broken.0), "the session cannot go on yet");
@@ -247,7 +247,7 @@ impl Actor {
             _ if self.wakefulness != Wakefulness::Awake => return Ok(()),
             Message::Input(input) => self.input(input).await?,
             Message::Workspace { workspace, took_ms, restored, cloned } => {
-                tokio::spawn(effects::follow_refusals(workspace.refusals(), self.mailbox.clone()));
+                tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone()));
                 let instance = workspace.instance();
                 self.workspace = Some(workspace);
                 self.input(Input::WorkspaceReady { took_ms, restored, cloned }).await?;

@@ -10,7 +10,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use ostler_protocol::event::{ToolCall, ToolOutcome};
 use ostler_protocol::{ErrorCode, EventBody, SessionId, TurnId};
-use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::Span;
 
 use super::job::{Job, decided, fragment, milliseconds, purpose};
@@ -20,13 +19,9 @@ use super::state::{Act, Fragment, Input, State, ToolResult};
 use super::{publish, tool_calls};
 use crate::agent::context;
 use crate::agent::message::Message as Said;
-use crate::door::DoorEvent;
 use crate::forge::RepositoryName;
 use crate::plugins::{SessionSource, SessionStart};
 use crate::workspace::chain;
-
-/// Refusals of the network that one sandbox may add to the log of its session.
-const MAX_REFUSALS: usize = 200;
 
 /// The work of an act, which reports by itself; `None` for one that is nothing to wait for.
 pub(super) fn work(job: Job, act: Act, state: &State) -> Option<BoxFuture<'static, ()>> {
@@ -113,25 +108,6 @@ async fn supervise(job: Job, last_words: Option<Input>, work: impl Future<Output
     });
     if let Some(report) = report {
         job.report(report).await;
-    }
-}
-
-/// Makes events of what a sandbox wanted from the network and was refused. Ends with the workspace.
-pub(super) async fn follow_refusals(mut refusals: broadcast::Receiver<DoorEvent>, mailbox: mpsc::Sender<Message>) {
-    for number in 1..=MAX_REFUSALS {
-        let text = match refusals.recv().await {
-            Ok(_) if number == MAX_REFUSALS => {
-                "further refusals of the network stand only in the host's log".to_owned()
-            }
-            Ok(refused) => refused.to_string(),
-            Err(broadcast::error::RecvError::Lagged(missed)) => format!("{missed} more refusals of the network"),
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        let (durable, noted) = oneshot::channel();
-        let note = Message::Note { body: EventBody::Notice { text }, durable };
-        if mailbox.send(note).await.is_err() || noted.await.is_err() {
-            return;
-        }
     }
 }
 

@@ -91,7 +91,11 @@ impl State {
             }
             EventBody::PublishSkipped { .. } => self.publishing = None,
             EventBody::BranchPushed { commit, .. } => self.pushed = Some(commit.clone()),
-            EventBody::Decided { .. } | EventBody::Notice { .. } | EventBody::Unknown => {}
+            EventBody::Decided { .. }
+            | EventBody::EgressDecided { .. }
+            | EventBody::EgressTraffic { .. }
+            | EventBody::Notice { .. }
+            | EventBody::Unknown => {}
         }
     }
 

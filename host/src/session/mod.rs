@@ -13,6 +13,7 @@
 mod actor;
 mod asking;
 mod effects;
+mod egress;
 mod error;
 mod fold;
 mod job;

@@ -90,6 +90,8 @@ instruments! {
     decisions: counter = "ostler.hook.decisions", "", "Decisions of hooks", ["hook", "verdict"];
     workspaces: counter = "ostler.workspaces", "", "Sandboxes that were made ready, or were lost", ["outcome"];
     workspace_duration: seconds = "ostler.workspace.start.duration", "s", "Time from the request for a sandbox to its being ready", [];
+    egress: counter = "ostler.egress.decisions", "", "Wishes of sandboxes to reach the outside: connections, requests of plain HTTP, look-ups", ["verdict", "protocol"];
+    egress_bytes: counter = "ostler.egress.traffic", "By", "Bytes of connections of sandboxes to the outside that ended", ["direction"];
     pull_requests: counter = "ostler.pull_requests", "", "Pull requests that were opened or updated, and turns that published nothing", ["outcome"];
     log_lines_lost: lost = "ostler.log.lines_lost", "", "Lines of the log that could not be written", [];
 }

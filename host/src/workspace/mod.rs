@@ -18,7 +18,7 @@ use ostler_sandbox::wire::FailureKind;
 use ostler_sandbox::wire::launcher::{Files, Limits};
 
 use crate::config::SandboxLimits;
-use crate::door::{Door, DoorEvent};
+use crate::door::{Door, DoorEvent, DoorOptions, DoorSockets, Outside};
 use crate::forge::{Access, Forge, RepositoryName};
 
 pub use error::{WorkspaceError, chain};
@@ -54,6 +54,8 @@ struct Inner {
     limits: Limits,
     epoch: u64,
     forge: Forge,
+    /// What lies beyond the doors.
+    outside: Outside,
     /// Sandboxes that outlived the host before this one and were not claimed yet.
     living: Mutex<HashSet<String>>,
 }
@@ -96,9 +98,9 @@ impl Workspace {
         }
     }
 
-    /// What the sandbox wanted from the network and was refused. Ends with the workspace.
+    /// What the sandbox does on the network. Ends with the workspace.
     #[must_use]
-    pub fn refusals(&self) -> tokio::sync::broadcast::Receiver<DoorEvent> {
+    pub fn network(&self) -> tokio::sync::broadcast::Receiver<DoorEvent> {
         self.door.events()
     }
 }
@@ -124,10 +126,11 @@ impl Workspaces {
         limits: Limits,
         epoch: u64,
         forge: Forge,
+        outside: Outside,
         living: impl IntoIterator<Item = String>,
     ) -> Self {
         let living = Mutex::new(living.into_iter().collect());
-        Self { inner: Arc::new(Inner { launcher, image, limits, epoch, forge, living }) }
+        Self { inner: Arc::new(Inner { launcher, image, limits, epoch, forge, outside, living }) }
     }
 
     /// Starts a sandbox and puts the repository in it; nothing of it is left when this fails. Where the session
@@ -190,7 +193,9 @@ impl Workspaces {
             base_branch: purpose.base_branch.clone(),
             push_branch: purpose.branch.clone(),
         };
-        let door = Door::serve(started.door_tcp, started.door_dns, self.inner.forge.clone(), access)
+        let sockets = DoorSockets { tcp: started.door_tcp, dns: started.door_dns, dns_v6: started.door_dns_v6 };
+        let (services, outside) = (Door::services(self.inner.forge.clone(), access), self.inner.outside.clone());
+        let door = Door::open(sockets, purpose.session, services, outside, DoorOptions::default())
             .map_err(|source| WorkspaceError::Door { source })?;
         let guest = Guest::connect(started.control, self.inner.epoch, Deadlines::default())
             .await

@@ -29,6 +29,7 @@ mod server;
 mod spool;
 mod supervisor;
 mod sys;
+mod trust;
 mod worker;
 mod write;
 

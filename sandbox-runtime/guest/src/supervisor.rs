@@ -29,6 +29,7 @@ use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, getpid, se
 
 use crate::failure::{failed, refused};
 use crate::sys::{self, Forked};
+use crate::trust;
 
 /// Where programs are searched when the environment of the call names no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -217,8 +218,9 @@ fn execute(exec: &Exec) -> Result<Pid, Errno> {
     // Zero bytes were refused by `check`.
     let text = |text: &str| CString::new(text).map_err(|_: NulError| Errno::INVAL);
     let arguments = exec.argv.iter().map(|each| text(each)).collect::<Result<Vec<_>, _>>()?;
-    let environment =
-        exec.env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect::<Result<Vec<_>, _>>()?;
+    let given = exec.env.iter().map(|(name, value)| format!("{name}={value}"));
+    let environment = given.chain(trust::variables(&exec.env));
+    let environment = environment.map(|variable| text(&variable)).collect::<Result<Vec<_>, _>>()?;
     let program = exec.argv.first().ok_or(Errno::INVAL)?;
     if program.contains('/') {
         return sys::spawn(&text(program)?, &arguments, &environment);

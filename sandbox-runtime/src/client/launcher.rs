@@ -50,8 +50,10 @@ pub struct Started {
     /// Listener to which every TCP connection of the sandbox is redirected; its original destination is the one
     /// that was meant.
     pub door_tcp: OwnedFd,
-    /// UDP socket to which every DNS query of the sandbox is redirected.
+    /// UDP socket to which every DNS query of the sandbox over IPv4 is redirected.
     pub door_dns: OwnedFd,
+    /// The same over IPv6, where the machine has it.
+    pub door_dns_v6: Option<OwnedFd>,
 }
 
 /// A sandbox that ended without being told to.

@@ -77,6 +77,9 @@ pub struct LauncherConfig {
     pub most_sandboxes: usize,
     /// Sandboxes that may be in the making at one time; further requests wait.
     pub most_workers: usize,
+    /// File with the certificates that sandboxes are to trust, in PEM. Read for every sandbox.
+    #[serde(default)]
+    pub certificates: Option<PathBuf>,
     /// A static program to run as PID 1 of every sandbox, in place of the guest that this binary carries. For tests.
     pub guest: Option<PathBuf>,
     /// Defences to leave out. For tests: a build without debug assertions refuses to.
@@ -98,6 +101,7 @@ impl LauncherConfig {
             uid_ranges: 32_768,
             most_sandboxes: 1024,
             most_workers: 8,
+            certificates: None,
             guest: None,
             weakened: Weakened::default(),
         }

@@ -36,6 +36,7 @@ pub(super) struct Sockets {
     pub(super) control: Rc<OwnedFd>,
     pub(super) door_tcp: Option<Rc<OwnedFd>>,
     pub(super) door_dns: Option<Rc<OwnedFd>>,
+    pub(super) door_dns_v6: Option<Rc<OwnedFd>>,
 }
 
 /// PID 1 of a sandbox.

@@ -106,6 +106,7 @@ impl Launcher {
             cgroups: self.cgroups.clone(),
             mount_point: self.config.state.clone(),
             weakened: self.config.weakened.clone(),
+            certificates: self.config.certificates.clone(),
         };
         let descriptors = Descriptors { control: guest_end, report: worker_end, guest };
         let forked = self.cgroups.make_unified(&id).and_then(|group| {
@@ -130,7 +131,7 @@ impl Launcher {
             allowed: None,
             memory: None,
             phase: Phase::Starting { request, deadline },
-            sockets: Some(Sockets { control: Rc::new(control), door_tcp: None, door_dns: None }),
+            sockets: Some(Sockets { control: Rc::new(control), door_tcp: None, door_dns: None, door_dns_v6: None }),
             report: Some(report),
             worker: Some(worker),
             init: None,
@@ -158,7 +159,7 @@ impl Launcher {
     }
 
     pub(super) fn read_report(&mut self, id: &str) {
-        // Two doors, one start or failure: a worker has no more to say.
+        // Three sockets of the door, one start or failure: a worker has no more to say.
         for _ in 0..MOST_REPORTS {
             let Some(report) = self.sandboxes.get(id).and_then(|sandbox| sandbox.report.as_ref()) else { return };
             match socket::receive::<Report>(report.as_fd()) {
@@ -182,6 +183,7 @@ impl Launcher {
                 let place = match kind {
                     DescriptorKind::DoorTcp => &mut sockets.door_tcp,
                     DescriptorKind::DoorDns => &mut sockets.door_dns,
+                    DescriptorKind::DoorDnsV6 => &mut sockets.door_dns_v6,
                     DescriptorKind::Control => return,
                 };
                 *place = Some(Rc::new(descriptor));

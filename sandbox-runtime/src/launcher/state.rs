@@ -74,7 +74,7 @@ impl Launcher {
         }
     }
 
-    /// The three descriptors and then the sandbox itself.
+    /// The descriptors and then the sandbox itself.
     pub(super) fn hand_over(&mut self, request: RequestKey, id: &str) {
         let Some(sandbox) = self.sandboxes.get(id) else { return };
         let (Some(sockets), Some(init)) = (&sandbox.sockets, &sandbox.init) else { return };
@@ -82,6 +82,7 @@ impl Launcher {
             (DescriptorKind::Control, Some(Rc::clone(&sockets.control))),
             (DescriptorKind::DoorTcp, sockets.door_tcp.clone()),
             (DescriptorKind::DoorDns, sockets.door_dns.clone()),
+            (DescriptorKind::DoorDnsV6, sockets.door_dns_v6.clone()),
         ];
         let ready = ostler_wire::launcher::Sandbox {
             sandbox: id.to_owned(),
@@ -90,7 +91,7 @@ impl Launcher {
             uid_base: sandbox.record.uid_base,
             restored: sandbox.restored,
         };
-        for (kind, descriptor) in descriptors {
+        for (kind, descriptor) in descriptors.into_iter().filter(|(_, descriptor)| descriptor.is_some()) {
             self.send(request, Message::Reply(Ok(Reply::Descriptor(kind))), descriptor);
         }
         self.reply(request, Ok(Reply::Ready(ready)));

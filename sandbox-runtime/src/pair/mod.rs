@@ -10,7 +10,7 @@
 //!   opens both namespaces, while it is still the helper's user and needs no right to look into other processes
 //!   writes uid_map and gid_map
 //!   Mapped ──────────────────────►  becomes root of the namespace, sets up lo, address, route, rules
-//!   ◄──────── Door(tcp) + fd, Door(dns) + fd, Ready
+//!   ◄──────── Door(tcp) + fd, Door(dns) + fd, Door(dns over IPv6) + fd, Ready
 //!   closes the socket ───────────►  exits
 //! ```
 //!
@@ -49,6 +49,16 @@ pub(crate) struct Pair {
     pub(crate) network: OwnedFd,
     pub(crate) door_tcp: OwnedFd,
     pub(crate) door_dns: OwnedFd,
+    /// None where the machine has no IPv6.
+    pub(crate) door_dns_v6: Option<OwnedFd>,
+}
+
+impl Pair {
+    /// The door's sockets, each with what it is.
+    pub(crate) fn door(&self) -> impl Iterator<Item = (DescriptorKind, &OwnedFd)> {
+        let always = [(DescriptorKind::DoorTcp, &self.door_tcp), (DescriptorKind::DoorDns, &self.door_dns)];
+        always.into_iter().chain(self.door_dns_v6.as_ref().map(|socket| (DescriptorKind::DoorDnsV6, socket)))
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,7 +92,7 @@ pub(crate) fn make(uid_base: u32) -> Result<Pair, Failure> {
 
 fn collect(helper: BorrowedFd<'_>, pid: Pid, uid_base: u32) -> Result<Pair, Failure> {
     let pid = pid.as_raw_nonzero();
-    let (mut namespaces, mut door_tcp, mut door_dns) = (None, None, None);
+    let (mut namespaces, mut door_tcp, mut door_dns, mut door_dns_v6) = (None, None, None, None);
     let namespace = |kind: &str| {
         let path = format!("/proc/{pid}/ns/{kind}");
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
@@ -101,6 +111,7 @@ fn collect(helper: BorrowedFd<'_>, pid: Pid, uid_base: u32) -> Result<Pair, Fail
             }
             (FromHelper::Door(DescriptorKind::DoorTcp), descriptor) => door_tcp = descriptor,
             (FromHelper::Door(DescriptorKind::DoorDns), descriptor) => door_dns = descriptor,
+            (FromHelper::Door(DescriptorKind::DoorDnsV6), descriptor) => door_dns_v6 = descriptor,
             (FromHelper::Door(DescriptorKind::Control), _) => {}
             (FromHelper::Failed(failed), _) => return Err(failed),
             (FromHelper::Ready, _) => break,
@@ -108,7 +119,8 @@ fn collect(helper: BorrowedFd<'_>, pid: Pid, uid_base: u32) -> Result<Pair, Fail
     }
     let missing = || failure(FailureKind::System, "open door", "the namespace helper sent no sockets");
     let (user, network) = namespaces.ok_or_else(missing)?;
-    Ok(Pair { user, network, door_tcp: door_tcp.ok_or_else(missing)?, door_dns: door_dns.ok_or_else(missing)? })
+    let (door_tcp, door_dns) = (door_tcp.ok_or_else(missing)?, door_dns.ok_or_else(missing)?);
+    Ok(Pair { user, network, door_tcp, door_dns, door_dns_v6 })
 }
 
 /// The helper process. Returns its exit status.
@@ -132,8 +144,13 @@ fn help(worker: BorrowedFd<'_>) -> Result<(), Failure> {
         .and_then(|()| rustix::thread::set_thread_res_uid(root.1, root.1, root.1))
         .step("become root of the namespace", || "setresgid and setresuid".to_owned())?;
     netlink::bring_up_loopback()?;
+    let ipv6 = netlink::bring_up_ipv6()?;
     nft::install()?;
-    for (kind, made) in [(DescriptorKind::DoorTcp, sockets::tcp()?), (DescriptorKind::DoorDns, sockets::dns()?)] {
+    let mut made = vec![(DescriptorKind::DoorTcp, sockets::tcp(ipv6)?), (DescriptorKind::DoorDns, sockets::dns()?)];
+    if ipv6 {
+        made.push((DescriptorKind::DoorDnsV6, sockets::dns_v6()?));
+    }
+    for (kind, made) in made {
         socket::send(worker, &FromHelper::Door(kind), Some(made.as_fd())).map_err(lost)?;
     }
     socket::send(worker, &FromHelper::Ready, None).map_err(lost)?;

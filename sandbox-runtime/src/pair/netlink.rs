@@ -4,7 +4,7 @@
 //! sandbox. Numbers are from the kernel's `uapi/linux/{netlink,rtnetlink}.h`. This module owns the transport
 //! and the loopback interface; the rules are in [`super::nft`].
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use ostler_wire::{Failure, FailureKind};
@@ -14,6 +14,9 @@ use crate::step::{Step, failure};
 
 /// The sandbox's own address, also the source of everything that leaves by the default route on `lo`.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 1);
+
+/// The same in IPv6: a unique local one (RFC 4193) whose number spells the project.
+pub(super) const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd6f, 0x7374, 0x6c65, 0x0072, 0, 0, 0, 1);
 
 /// Index of `lo` in a fresh network namespace.
 const LOOPBACK: u32 = 1;
@@ -124,38 +127,50 @@ fn count(op: &str, mut datagram: &[u8]) -> Result<usize, Failure> {
 
 /// Brings `lo` up, gives it [`ADDRESS`] and the default route, so that every destination has a way to be redirected.
 pub(super) fn bring_up_loopback() -> Result<(), Failure> {
-    let socket = open(None)?;
     let up = (libc::IFF_UP as u32).to_ne_bytes();
     let link: Vec<u8> = [[0; 4], LOOPBACK.to_ne_bytes(), up, up].concat();
-    let mut address = vec![libc::AF_INET as u8, 32, 0, libc::RT_SCOPE_UNIVERSE];
-    address.extend(LOOPBACK.to_ne_bytes());
-    let route = [
-        libc::AF_INET as u8,
-        0,
-        0,
-        0,
-        libc::RT_TABLE_MAIN,
-        libc::RTPROT_STATIC,
-        libc::RT_SCOPE_LINK,
-        libc::RTN_UNICAST,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let route = route(libc::AF_INET, libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK, libc::RTN_UNICAST);
+    let mut requests = vec![Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &link)];
+    requests.extend(address_and_route(libc::AF_INET, &ADDRESS.octets(), &route));
+    send_all("bring up loopback", requests)
+}
+
+/// Does the same for IPv6, and says whether the machine has it. A route through `lo` must be a local one there.
+pub(super) fn bring_up_ipv6() -> Result<bool, Failure> {
+    let route = route(libc::AF_INET6, libc::RT_TABLE_LOCAL, libc::RT_SCOPE_UNIVERSE, libc::RTN_LOCAL);
+    let requests = address_and_route(libc::AF_INET6, &ADDRESS_V6.octets(), &route);
+    match send_all("bring up IPv6", requests.into()) {
+        Ok(()) => Ok(true),
+        // The kernel has none, or it is switched off: then nothing can be sent over it either.
+        Err(failed) if matches!(failed.errno, libc::EACCES | libc::EAFNOSUPPORT | libc::EOPNOTSUPP) => Ok(false),
+        Err(failed) => Err(failed),
+    }
+}
+
+/// The fixed header of a default route.
+fn route(family: i32, table: u8, scope: u8, kind: u8) -> [u8; 12] {
+    [family as u8, 0, 0, 0, table, libc::RTPROT_STATIC, scope, kind, 0, 0, 0, 0]
+}
+
+fn address_and_route(family: i32, address: &[u8], route: &[u8]) -> [Message; 2] {
+    // Without a search for others who have the address: there are none, and it could not be used meanwhile.
+    let mut header = vec![family as u8, address.len() as u8 * 8, libc::IFA_F_NODAD as u8, libc::RT_SCOPE_UNIVERSE];
+    header.extend(LOOPBACK.to_ne_bytes());
     let make = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-    let requests = [
-        Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &link),
-        Message::new(libc::RTM_NEWADDR, make, &address)
-            .attribute(libc::IFA_LOCAL, &ADDRESS.octets())
-            .attribute(libc::IFA_ADDRESS, &ADDRESS.octets()),
-        Message::new(libc::RTM_NEWROUTE, make, &route)
+    [
+        Message::new(libc::RTM_NEWADDR, make, &header)
+            .attribute(libc::IFA_LOCAL, address)
+            .attribute(libc::IFA_ADDRESS, address),
+        Message::new(libc::RTM_NEWROUTE, make, route)
             .attribute(libc::RTA_OIF, &LOOPBACK.to_ne_bytes())
-            .attribute(libc::RTA_PREFSRC, &ADDRESS.octets()),
-    ];
+            .attribute(libc::RTA_PREFSRC, address),
+    ]
+}
+
+fn send_all(op: &str, requests: Vec<Message>) -> Result<(), Failure> {
     let count = requests.len();
     let bytes: Vec<u8> = (1..).zip(requests).flat_map(|(sequence, request)| request.finish(sequence)).collect();
-    transact(&socket, "bring up loopback", &bytes, count)
+    transact(&open(None)?, op, &bytes, count)
 }
 
 #[cfg(test)]

@@ -3,17 +3,18 @@
 //! ```text
 //! table inet ostler {
 //!   chain redirect { type nat hook output priority -100;
-//!     ip protocol udp, dport 53       redirect to :5353      also for 127.0.0.0/8: glibc's default server
+//!     udp dport 53                    redirect to :5353      also for loopback: glibc's default server
+//!     tcp dport 53                    redirect to :3129      likewise
 //!     ip daddr 127.0.0.0/8            accept
 //!     ip daddr 10.255.255.1           accept                 the sandbox itself
-//!     ip protocol tcp                 redirect to :3129
+//!     ip6 daddr ::1                   accept
+//!     ip6 daddr fd6f:7374:6c65:72::1  accept                 the sandbox itself
+//!     tcp                             redirect to :3129
 //!   }
 //!   chain refuse { type filter hook output priority 0;
 //!     ct status dnat                  accept                 redirected above
 //!     ct state established,related    accept
-//!     ip daddr 127.0.0.0/8            accept
-//!     ip daddr 10.255.255.1           accept
-//!     ip6 daddr ::1                   accept
+//!     the four addresses above        accept
 //!     tcp                             reject with tcp reset
 //!                                     reject with icmpx port-unreachable
 //!   }
@@ -23,12 +24,12 @@
 //! No process in the sandbox has a capability over the namespace, so nothing in there can change them. Numbers
 //! are from the kernel's `uapi/linux/netfilter/nf_tables.h`.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ostler_wire::Failure;
 use rustix::net::netlink::NETFILTER;
 
-use super::netlink::{ADDRESS, Message, open, transact};
+use super::netlink::{ADDRESS, ADDRESS_V6, Message, open, transact};
 
 /// Port on the sandbox's loopback that every TCP connection is redirected to.
 pub(super) const TCP_PORT: u16 = 3129;
@@ -114,23 +115,28 @@ fn protocol(protocol: i32) -> Vec<Expression> {
     vec![Expression::load("meta", 1, 2, 16), Expression::equals(&[protocol as u8])]
 }
 
-fn to_loopback() -> Vec<Expression> {
-    let mut rule = family(libc::AF_INET);
-    rule.extend([Expression::payload(1, 16, 1), Expression::equals(&[127]), Expression::accept()]);
+/// Accepts what goes to an address, of which only the first bytes count.
+fn to(address: IpAddr, bytes: usize) -> Vec<Expression> {
+    // Where the destination stands in the header of each family.
+    let (kind, offset, address) = match address {
+        IpAddr::V4(address) => (libc::AF_INET, 16, address.octets().to_vec()),
+        IpAddr::V6(address) => (libc::AF_INET6, 24, address.octets().to_vec()),
+    };
+    let mut rule = family(kind);
+    rule.push(Expression::payload(1, offset, bytes as u32));
+    rule.extend([Expression::equals(&address[..bytes]), Expression::accept()]);
     rule
 }
 
-fn to_own_address() -> Vec<Expression> {
-    let mut rule = family(libc::AF_INET);
-    rule.extend([Expression::payload(1, 16, 4), Expression::equals(&ADDRESS.octets()), Expression::accept()]);
-    rule
-}
-
-fn to_loopback_v6() -> Vec<Expression> {
-    let mut rule = family(libc::AF_INET6);
-    let address = Ipv6Addr::LOCALHOST.octets();
-    rule.extend([Expression::payload(1, 24, 16), Expression::equals(&address), Expression::accept()]);
-    rule
+/// Everything that stays in the sandbox.
+fn to_itself(chain: &'static str) -> impl Iterator<Item = (&'static str, Vec<Expression>)> {
+    let own = [
+        (IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
+        (ADDRESS.into(), 4),
+        (IpAddr::V6(Ipv6Addr::LOCALHOST), 16),
+        (ADDRESS_V6.into(), 16),
+    ];
+    own.into_iter().map(move |(address, bytes)| (chain, to(address, bytes)))
 }
 
 /// Redirects to a port of the loopback address: `immediate` loads it, `redir` uses it.
@@ -143,17 +149,16 @@ fn redirect(port: u16) -> Vec<Expression> {
     ]
 }
 
-fn dns_query() -> Vec<Expression> {
-    let mut rule = family(libc::AF_INET);
-    rule.extend(protocol(libc::IPPROTO_UDP));
+/// Redirects queries of DNS over a protocol.
+fn dns_query(over: i32, port: u16) -> Vec<Expression> {
+    let mut rule = protocol(over);
     rule.extend([Expression::payload(2, 2, 2), Expression::equals(&53u16.to_be_bytes())]);
-    rule.extend(redirect(DNS_PORT));
+    rule.extend(redirect(port));
     rule
 }
 
 fn any_tcp() -> Vec<Expression> {
-    let mut rule = family(libc::AF_INET);
-    rule.extend(protocol(libc::IPPROTO_TCP));
+    let mut rule = protocol(libc::IPPROTO_TCP);
     rule.extend(redirect(TCP_PORT));
     rule
 }
@@ -176,19 +181,14 @@ fn reset_tcp() -> Vec<Expression> {
 
 /// Every rule, by chain, in order.
 fn rules() -> Vec<(&'static str, Vec<Expression>)> {
-    vec![
-        (REDIRECT, dns_query()),
-        (REDIRECT, to_loopback()),
-        (REDIRECT, to_own_address()),
-        (REDIRECT, any_tcp()),
-        (REFUSE, tracked(2, DESTINATION_REWRITTEN)),
-        (REFUSE, tracked(0, ESTABLISHED_OR_RELATED)),
-        (REFUSE, to_loopback()),
-        (REFUSE, to_own_address()),
-        (REFUSE, to_loopback_v6()),
-        (REFUSE, reset_tcp()),
-        (REFUSE, vec![Expression::reject(2, 1)]),
-    ]
+    let dns = [dns_query(libc::IPPROTO_UDP, DNS_PORT), dns_query(libc::IPPROTO_TCP, TCP_PORT)];
+    let mut rules: Vec<_> = dns.into_iter().map(|rule| (REDIRECT, rule)).collect();
+    rules.extend(to_itself(REDIRECT));
+    rules.push((REDIRECT, any_tcp()));
+    rules.extend([(REFUSE, tracked(2, DESTINATION_REWRITTEN)), (REFUSE, tracked(0, ESTABLISHED_OR_RELATED))]);
+    rules.extend(to_itself(REFUSE));
+    rules.extend([(REFUSE, reset_tcp()), (REFUSE, vec![Expression::reject(2, 1)])]);
+    rules
 }
 
 /// Installs the rules in the caller's network namespace, all or none.

@@ -3,9 +3,13 @@
 //! [`super::spec`] makes every specification of constants, so this finds nothing as long as that stays so. It is written as a list
 //! of what is allowed: a kind of mount, a name of a sysctl or a device that nobody thought of is refused.
 
+use std::path::Path;
+
 use oci_spec::runtime::{Capabilities, Capability, LinuxNamespaceType, Mount, Spec};
+use ostler_wire::guest::CERTIFICATES;
 use ostler_wire::{Failure, FailureKind};
 
+use super::staging;
 use crate::step::failure;
 
 /// File systems that are made for the sandbox alone and lead nowhere else.
@@ -53,6 +57,9 @@ fn refused(why: impl Into<String>) -> Failure {
 
 fn mounts(found: &Spec) -> Result<(), Failure> {
     for mount in found.mounts().iter().flatten() {
+        if is_certificates(mount) {
+            continue;
+        }
         let place = mount.destination().display();
         let refuse = |why: String| Err(refused(format!("the mount at {place} {why}")));
         let kind = mount.typ().as_deref().unwrap_or("none");
@@ -65,7 +72,7 @@ fn mounts(found: &Spec) -> Result<(), Failure> {
         if let Some(option) = options(mount).find(|option| OPTIONS.contains(option)) {
             return refuse(format!("has the option `{option}`"));
         }
-        let may_hold_devices = WITH_DEVICES.iter().any(|path| mount.destination() == std::path::Path::new(path));
+        let may_hold_devices = WITH_DEVICES.iter().any(|path| mount.destination() == Path::new(path));
         let wanted = [("nosuid", true), ("nodev", !may_hold_devices), ("ro", kind == "sysfs")];
         if let Some((option, _)) =
             wanted.iter().find(|(option, wanted)| *wanted && options(mount).all(|has| has != *option))
@@ -77,6 +84,16 @@ fn mounts(found: &Spec) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The one file that is bound: what the operator trusts, copied into the worker's own tmpfs.
+fn is_certificates(mount: &Mount) -> bool {
+    let [place, source] = [CERTIFICATES, staging::CERTIFICATES].map(Path::new);
+    mount.destination() == place
+        && mount.source().as_deref() == Some(source)
+        && options(mount).eq(["bind", "ro", "nosuid", "noexec", "nodev"])
+        && mount.uid_mappings().is_none()
+        && mount.gid_mappings().is_none()
 }
 
 fn options(mount: &Mount) -> impl Iterator<Item = &str> {
@@ -169,6 +186,7 @@ mod tests {
             cgroups: Cgroups::detect("t").unwrap(),
             mount_point: place.path().to_owned(),
             weakened: crate::defence::Weakened::default(),
+            certificates: Some(place.path().to_owned()),
         };
         let descriptor = std::fs::File::open("/dev/null").unwrap();
         spec::specification(&job, descriptor.as_fd(), descriptor.as_fd())
@@ -199,6 +217,11 @@ mod tests {
             ("/mounts/-", mount("ext4", "/dev/sda", safe.clone()), "is of the kind `ext4`"),
             ("/mounts/-", mount("cgroup", "cgroup", safe.clone()), "is of the kind `cgroup`"),
             ("/mounts/-", mount("tmpfs", "/etc", safe), "the mount at /x leads to /etc"),
+            (
+                "/mounts/-",
+                mount("none", "/certificates", json!(["bind", "ro", "nosuid", "noexec", "nodev"])),
+                "is of the kind `none`",
+            ),
             ("/mounts/-", mount("tmpfs", "x", json!(["rbind", "nosuid", "nodev"])), "has the option `rbind`"),
             ("/mounts/-", mount("tmpfs", "x", json!(["nosuid", "nodev", "shared"])), "has the option `shared`"),
             ("/mounts/-", mount("tmpfs", "x", json!(["nodev"])), "lacks the option `nosuid`"),

@@ -56,6 +56,8 @@ pub(crate) struct Job {
     pub(crate) mount_point: PathBuf,
     /// For tests, see [`crate::defence`].
     pub(crate) weakened: Weakened,
+    /// Certificates that the sandbox is to trust.
+    pub(crate) certificates: Option<PathBuf>,
 }
 
 /// Descriptors from 3 on that PID 1 keeps: the control socket.
@@ -122,7 +124,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn make(&self) -> Result<record::Written, Failure> {
-        let Job { record, store, cgroups, mount_point, weakened, .. } = self.job;
+        let Job { record, store, cgroups, mount_point, certificates, weakened, .. } = self.job;
         if weakened.lacks(Defence::NoForeignDescriptors) {
             staging::leave_host_open()?;
         }
@@ -132,10 +134,12 @@ impl Worker<'_> {
         let files = store.sandbox(&record.sandbox);
         let written = make_files(&files, record)?;
         let pair = crate::pair::make(record.uid_base)?;
-        for (kind, made) in [(DescriptorKind::DoorTcp, &pair.door_tcp), (DescriptorKind::DoorDns, &pair.door_dns)] {
+        for (kind, made) in pair.door() {
             self.tell(&Report::Door(kind), Some(made))?;
         }
+        let certificates = certificates.as_deref().map(staging::read_certificates).transpose()?;
         let staging = staging::enter(mount_point)?;
+        certificates.map(|content| staging.add_certificates(&content)).transpose()?;
         overlay::mount(&layers, &files, pair.user.as_fd(), weakened)?;
         if !weakened.lacks(Defence::TreeCheck) {
             overlay::check_tree(record.uid_base)?;

@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use ostler_wire::guest::CERTIFICATES;
 use serde_json::{Value, json};
 
 use super::{Job, seccomp, staging};
@@ -111,7 +112,7 @@ pub(super) fn specification(job: &Job, user: BorrowedFd<'_>, network: BorrowedFd
         "hostname": "ostler",
         "root": {"path": format!("/{}", staging::ROOTFS), "readonly": false},
         "process": process(&job.weakened),
-        "mounts": mounts(),
+        "mounts": mounts(job.certificates.is_some()),
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": job.cgroups.oci_path(&job.record.sandbox),
@@ -171,17 +172,23 @@ fn process(weakened: &Weakened) -> Value {
     process
 }
 
-fn mounts() -> Value {
-    json!([
-        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-        {"destination": "/dev", "type": "tmpfs", "source": "dev",
-         "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", "max=64"]},
-        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-         "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=256m"]},
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-    ])
+fn mounts(certificates: bool) -> Value {
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "dev",
+         "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", "max=64"]}),
+        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+         "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=256m"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}),
+    ];
+    if certificates {
+        // After `/dev`, which is fresh: there is no tree of a sandbox in which the place could be a link.
+        mounts.push(json!({"destination": CERTIFICATES, "type": "none", "source": staging::CERTIFICATES,
+             "options": ["bind", "ro", "nosuid", "noexec", "nodev"]}));
+    }
+    mounts.into()
 }
 
 #[cfg(test)]
@@ -217,6 +224,7 @@ mod tests {
             cgroups: crate::cgroup::Cgroups::detect("tests").unwrap(),
             mount_point: "/somewhere".into(),
             weakened: Weakened::default(),
+            certificates: None,
         };
         let null = std::fs::File::open("/dev/null").unwrap();
         let null = std::os::fd::AsFd::as_fd(&null);

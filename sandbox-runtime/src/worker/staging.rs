@@ -6,6 +6,7 @@
 //!   sys/            the host's, with nothing mounted in it but an empty tmpfs in place of the control groups, so that
 //!                   libcontainer finds none to move processes in
 //!   dev/            six nodes, the sources of the sandbox's own
+//!   certificates    what the operator trusts, the source of the sandbox's own; only where there is something
 //!   bundle/ state/  libcontainer's input and scratch
 //!   lower/<n>/      image layers, idmapped; only until the overlay is mounted
 //!   rootfs/         the overlay
@@ -16,10 +17,13 @@
 //! host, and the kernel takes all of it away with the last process.
 #![expect(unsafe_code, reason = "unshare of namespaces is unsafe in rustix")]
 
+use std::fs::{File, Permissions};
+use std::io::Read;
 use std::os::fd::IntoRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use ostler_wire::Failure;
+use ostler_wire::{Failure, FailureKind};
 use rustix::fs::{FileType, Mode, OFlags, makedev};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
@@ -27,7 +31,7 @@ use rustix::mount::{
 use rustix::process::{chdir, pivot_root};
 use rustix::thread::UnshareFlags;
 
-use crate::step::Step;
+use crate::step::{Step, failure};
 
 /// Where libcontainer finds its specification.
 pub(super) const BUNDLE: &str = "/bundle";
@@ -35,8 +39,13 @@ pub(super) const BUNDLE: &str = "/bundle";
 pub(super) const STATE: &str = "/state";
 /// The overlay, relative to the tmpfs and absolute after leaving the host.
 pub(super) const ROOTFS: &str = "rootfs";
+/// The operator's certificates.
+pub(super) const CERTIFICATES: &str = "/certificates";
 /// Layers, relative to the tmpfs.
 pub(super) const LOWER: &str = "lower";
+
+/// Most bytes of certificates: bundles of whole systems have a quarter of it, and the tmpfs must hold it.
+const MOST_CERTIFICATES: u64 = 1 << 20;
 
 /// Device nodes: name, major and minor number.
 const DEVICES: [(&str, u32, u32); 6] =
@@ -73,7 +82,27 @@ pub(super) fn leave_host_open() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Reads the operator's certificates while the host's files can be reached.
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<u8>, Failure> {
+    let shown = || path.display().to_string();
+    let mut content = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MOST_CERTIFICATES + 1).read_to_end(&mut content));
+    if read.step("read certificates", shown)? as u64 > MOST_CERTIFICATES {
+        let words = format!("{} has more than {MOST_CERTIFICATES} bytes", path.display());
+        return Err(failure(FailureKind::Limit, "read certificates", words));
+    }
+    Ok(content)
+}
+
 impl Staging {
+    /// Puts the operator's certificates where the sandbox's mount of them comes from.
+    pub(super) fn add_certificates(&self, content: &[u8]) -> Result<(), Failure> {
+        let place = CERTIFICATES.trim_start_matches('/');
+        std::fs::write(place, content)
+            .and_then(|()| std::fs::set_permissions(place, Permissions::from_mode(0o444)))
+            .step("write certificates", || "into staging".to_owned())
+    }
+
     /// Makes the tmpfs the root of this process and detaches everything else.
     pub(super) fn leave_host(self) -> Result<(), Failure> {
         mount_bind_recursive("/proc", "proc").step("bind", || "/proc into staging".to_owned())?;

@@ -20,6 +20,10 @@ pub const CONTROL_FD: i32 = 3;
 /// Where the workspace lies in every sandbox; relative paths in file requests start here.
 pub const WORKSPACE: &str = "/workspace";
 
+/// Where a sandbox finds the certificates that its operator trusts, if there are any: a read-only mount in the fresh `/dev`,
+/// where no tree of a sandbox can have put a link.
+pub const CERTIFICATES: &str = "/dev/ca-certificates.crt";
+
 /// Longest call identifier, in bytes.
 pub const MAX_CALL_ID: usize = 96;
 

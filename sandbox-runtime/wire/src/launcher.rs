@@ -12,7 +12,8 @@
 //!  ◄──────────── Descriptor{Control} + fd
 //!  ◄──────────── Descriptor{DoorTcp} + fd
 //!  ◄──────────── Descriptor{DoorDns} + fd
-//!  ◄──────────── Ready(Sandbox)          same request id on all four
+//!  ◄──────────── Descriptor{DoorDnsV6} + fd
+//!  ◄──────────── Ready(Sandbox)          same request id on all
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -40,8 +41,8 @@ pub enum Request {
         /// Must equal [`crate::VERSION`].
         version: u16,
     },
-    /// Makes and starts a sandbox, or starts one again whose files were kept. Answered by the three
-    /// [`Reply::Descriptor`] messages and [`Reply::Ready`].
+    /// Makes and starts a sandbox, or starts one again whose files were kept. Answered by one
+    /// [`Reply::Descriptor`] message for each [`DescriptorKind`] and [`Reply::Ready`].
     Create {
         /// Bare lowercase ULID, chosen by the host.
         sandbox: String,
@@ -148,8 +149,10 @@ pub enum DescriptorKind {
     Control,
     /// Listener inside the network namespace to which every TCP connection is redirected.
     DoorTcp,
-    /// UDP socket inside the network namespace to which every DNS query is redirected.
+    /// UDP socket inside the network namespace to which every DNS query over IPv4 is redirected.
     DoorDns,
+    /// The same over IPv6; not sent where the machine has no IPv6.
+    DoorDnsV6,
 }
 
 /// A living sandbox.

@@ -1,5 +1,6 @@
 //! What must not be possible.
 
 mod api;
+mod egress;
 mod limits;
 mod sandbox;

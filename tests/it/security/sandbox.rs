@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use ostler_protocol::EventBody;
+use ostler_protocol::event::EgressVerdict;
 use ostler_tests::repository::git;
 use ostler_tests::script::{END, script, shell};
 use ostler_tests::{Host, HostOptions, Repository};
@@ -132,10 +133,17 @@ P"#;
         let line = outputs[0].lines().find(|line| line.starts_with(name)).context("a line")?;
         assert!(line.ends_with("closed") || line.ends_with("refused"), "{}", outputs[0]);
     }
-    let seen = |words: &str| {
-        events.iter().any(|event| matches!(&event.body, EventBody::Notice { text } if text.contains(words)))
+    let seen = |name: &str, on: Option<u16>| {
+        let refused = |body: &EventBody| {
+            matches!(body, EventBody::EgressDecided { host, port, verdict: EgressVerdict::Refused, .. }
+                if host == name && *port == on)
+        };
+        events.iter().any(|event| refused(&event.body))
     };
-    assert!(seen("203.0.113.9:443") && seen("example.org"), "refusals are events that people see: {events:#?}");
+    assert!(
+        seen("203.0.113.9", Some(443)) && seen("example.org", None),
+        "refusals are events that people see: {events:#?}"
+    );
     assert!(outputs[0].contains("dns refused") && outputs[0].contains("packet refused"), "{}", outputs[0]);
     Ok(())
 }

@@ -11,7 +11,7 @@ const MAX_LINES: usize = 600;
 /// Folders of `host/src`, from the lowest layer to the highest. A module may use those before it and its neighbours
 /// within the braces.
 const LAYERS: &[&[&str]] = &[
-    &["config", "http", "pages", "sse", "telemetry"],
+    &["config", "egress", "http", "pages", "sse", "telemetry"],
     &["store", "forge", "plugins"],
     &["agent", "door"],
     &["workspace"],

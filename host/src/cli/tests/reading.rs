@@ -110,6 +110,20 @@ fn every_outcome_of_a_tool_has_its_words() {
 }
 
 #[test]
+fn what_a_sandbox_does_on_the_network_has_its_words() {
+    let decided = |host: &str, port: Option<u16>, verdict: &str, why: &str, times: u64| json!({"type": "egress_decided", "host": host, "port": port, "protocol": "tls", "verdict": verdict, "why": why, "times": times});
+    let text = render(&[
+        decided("static.crates.io", Some(443), "allowed", "preset cargo", 1),
+        decided("static.crates.io", Some(443), "allowed", "preset cargo", 12),
+        decided("a\u{1b}[31mb.example", None, "refused", "no rule allows this host", 1),
+        decided("example.org", Some(22), "refused", "no rule for this host has this port", 3),
+        decided("example.org", Some(443), "failed", "the name could not be resolved", 1),
+        json!({"type": "egress_traffic", "host": "static.crates.io", "port": 443, "connections": 2, "bytes_up": 1840, "bytes_down": 913408}),
+    ]);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
 fn what_was_shown_live_is_not_shown_again() {
     let mut transcript = Transcript::new(Paint { enabled: false }, true);
     let said = |text: &str| json!({"type": "model_text", "turn": TURN, "step": 1, "text": text});

@@ -103,6 +103,30 @@ base_url = "http://x"
 }
 
 #[test]
+fn wrong_rules_of_egress_are_told_with_what_would_be_right() {
+    let told = about(
+        r#"
+[egress]
+preset = ["apt"]
+presets = ["apt", "pypi"]
+allow = ["*", "https://a.example/", "a.example:443", "git.ostler.internal", "10.0.0.0/8", 7]
+bytes_up = "1K"
+[egress.hosts."a b"]
+[egress.hosts."*.a.example"]
+addresses = ["10.0.0.1"]
+[egress.hosts."a.example"]
+port = 443
+ports = 443
+tcp_ports = ["22", 0, 70000]
+methods = ["get", "CONNECT"]
+paths = ["debian", "/a/../b", "/*"]
+private = ["10.0.0.1/8", "10.0.0.0"]
+"#,
+    );
+    insta::assert_snapshot!(told);
+}
+
+#[test]
 fn what_is_no_toml_is_told_with_its_place() {
     let files = [
         "[host\ndata = \"x\"\n",

@@ -12,6 +12,7 @@ use crate::config::{
     ByteSize, ConfigError, Cpus, HostConfig, Inputs, KEYS, LogFormat, LogSettings, ModelSettings, Origins,
     ProviderKind, ProviderSettings, SandboxLimits, Secret,
 };
+use crate::egress::{Budget, Policy, Rule};
 
 fn defaults() -> HostConfig {
     let built_in = [
@@ -38,6 +39,8 @@ fn defaults() -> HostConfig {
             disk: ByteSize(20 << 30),
             files: 2_000_000,
         },
+        egress: Policy::default(),
+        certificates: None,
         log: LogSettings { filter: "info".into(), format: LogFormat::Text },
         otlp_endpoint: None,
     }
@@ -47,6 +50,28 @@ fn defaults() -> HostConfig {
 fn without_a_file_the_defaults_hold() {
     let loaded = Room::new().load(Given::default()).unwrap();
     assert_eq!(loaded.host("/run".into()).unwrap(), defaults());
+}
+
+/// The rules of the file below.
+fn egress() -> Policy {
+    let rule = |host: &str, origin: &str| Rule::new(host.parse().unwrap(), origin);
+    let mirror = Rule {
+        ports: vec![80, 8080],
+        tcp_ports: vec![22],
+        methods: vec!["GET".into()],
+        paths: vec!["/debian/".into()],
+        private: vec!["10.0.0.0/8".parse().unwrap()],
+        addresses: vec!["10.0.0.7".parse().unwrap()],
+        ..rule("mirror.example", "egress.hosts.\"mirror.example\"")
+    };
+    let rules = vec![
+        mirror,
+        rule("example.org", "egress.allow example.org"),
+        rule("*.example.org", "egress.allow *.example.org"),
+        rule("pypi.org", "preset pip"),
+        rule("files.pythonhosted.org", "preset pip"),
+    ];
+    Policy { rules, budget: Budget { up: Some(16 << 20), down: Some(1 << 30), total: Some(2 << 30) } }
 }
 
 #[test]
@@ -68,6 +93,20 @@ fn every_key_of_the_file_reaches_its_field() {
         io_weight = 200
         disk = "5G"
         files = 4000
+        [egress]
+        presets = ["pip"]
+        allow = ["Example.ORG.", "*.example.org"]
+        bytes_up = "16M"
+        bytes_down = "1G"
+        bytes_total = "2G"
+        certificates = "own.pem"
+        [egress.hosts."Mirror.example"]
+        ports = [80, 8_080]
+        tcp_ports = [22]
+        methods = ["GET"]
+        paths = ["/debian/"]
+        private = ["10.0.0.0/8"]
+        addresses = ["10.0.0.7"]
         [plugins]
         paths = ["here/policy", "/there"]
         [providers.openai]
@@ -111,6 +150,8 @@ fn every_key_of_the_file_reaches_its_field() {
         files: 4000,
     };
     expected.plugins = vec![room.path("here/policy"), "/there".into()];
+    expected.egress = egress();
+    expected.certificates = Some(room.path("own.pem"));
     expected.log = LogSettings { filter: "debug".into(), format: LogFormat::Json };
     expected.otlp_endpoint = Some("http://127.0.0.1:4318".into());
     expected.providers.get_mut("openai").unwrap().base_url = "https://proxy.example/v1".into();

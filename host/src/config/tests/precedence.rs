@@ -2,6 +2,7 @@
 
 use super::{Given, Room};
 use crate::config::{Flag, KEYS, Key, KeyPath, Kind, Origin, Value};
+use crate::egress::{METHODS, PRESETS};
 
 /// A text that a kind accepts, another one for each number.
 fn sample(kind: Kind, number: usize) -> String {
@@ -12,6 +13,13 @@ fn sample(kind: Kind, number: usize) -> String {
         Kind::Address => format!("127.0.0.1:{number}"),
         Kind::Url => format!("http://host{number}/v1"),
         Kind::HostNames => format!("host{number}"),
+        Kind::HostPatterns => format!("*.host{number}.example"),
+        Kind::Presets => PRESETS[number].name.to_owned(),
+        Kind::Ports => format!("{}", 8000 + number),
+        Kind::Methods => METHODS[number].to_owned(),
+        Kind::PathPrefixes => format!("/path{number}/"),
+        Kind::Ranges => format!("10.{number}.0.0/16"),
+        Kind::Addresses => format!("10.0.0.{number}"),
         Kind::Origins => format!("https://host{number}"),
         Kind::Model => format!("openai/model{number}"),
         Kind::Size => format!("{}M", 512 + number),
@@ -27,6 +35,7 @@ fn sample(kind: Kind, number: usize) -> String {
 fn literal(kind: Kind, text: &str) -> String {
     match kind {
         Kind::Number { .. } | Kind::Cores => text.to_owned(),
+        Kind::Ports => format!("[{text}]"),
         _ if kind.is_list() => format!("[\"{text}\"]"),
         _ => format!("\"{text}\""),
     }
@@ -47,8 +56,8 @@ fn check(key: &'static Key, names: &[&str], given: usize) {
         .load(Given { file: file.as_deref(), variables: &variables, flags: flags.into_iter().collect() })
         .unwrap_or_else(|error| panic!("{path}: {error}"));
     let Some(setting) = loaded.settings.find(key.path, names) else {
-        // A model about which nobody said anything has no settings.
-        assert!(file.is_none() && path.model().is_some(), "{path}");
+        // A model or a host about which nobody said anything has no settings.
+        assert!(file.is_none() && (path.model().is_some() || path.egress_host().is_some()), "{path}");
         return;
     };
     let read = |layer: usize| Some(key.kind.read(&text(layer)).unwrap());

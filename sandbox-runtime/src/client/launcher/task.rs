@@ -42,17 +42,18 @@ pub(super) struct Descriptors {
     control: Option<OwnedFd>,
     door_tcp: Option<OwnedFd>,
     door_dns: Option<OwnedFd>,
+    door_dns_v6: Option<OwnedFd>,
 }
 
 impl Answer {
     pub(super) fn started(self, words: &str) -> Result<Started, LauncherClientError> {
-        let Descriptors { control: Some(control), door_tcp: Some(door_tcp), door_dns: Some(door_dns) } =
+        let Descriptors { control: Some(control), door_tcp: Some(door_tcp), door_dns: Some(door_dns), door_dns_v6 } =
             self.descriptors
         else {
             return Err(LauncherClientError::Unexpected { request: words.to_owned() });
         };
         match self.reply {
-            Reply::Ready(info) => Ok(Started { info, control, door_tcp, door_dns }),
+            Reply::Ready(info) => Ok(Started { info, control, door_tcp, door_dns, door_dns_v6 }),
             _ => Err(LauncherClientError::Unexpected { request: words.to_owned() }),
         }
     }
@@ -185,6 +186,7 @@ impl Task {
                     DescriptorKind::Control => sent.descriptors.control = descriptor,
                     DescriptorKind::DoorTcp => sent.descriptors.door_tcp = descriptor,
                     DescriptorKind::DoorDns => sent.descriptors.door_dns = descriptor,
+                    DescriptorKind::DoorDnsV6 => sent.descriptors.door_dns_v6 = descriptor,
                 }
             }
             Message::Reply(reply) => {

@@ -1,7 +1,8 @@
 //! One example of every event and delta, as it is on the wire.
 
 use ostler_protocol::event::{
-    Blob, ModelStop, Reason, RequestKey, Summarizer, ToolCall, ToolOutcome, TurnOutcome, Usage, Verdict,
+    Blob, EgressProtocol, EgressVerdict, ModelStop, Reason, RequestKey, Summarizer, ToolCall, ToolOutcome, TurnOutcome,
+    Usage, Verdict,
 };
 use ostler_protocol::{CallId, DecisionId, Delta, ErrorCode, EventBody};
 use serde_json::{Value, json};
@@ -131,7 +132,22 @@ fn endings() -> Vec<EventBody> {
             reason: "the push did not end: the disk of the forge is full".into(),
             failure: Some(ErrorCode::NoSpace),
         },
-        EventBody::Notice { text: "the sandbox asked for example.org, which it may not reach".into() },
+        EventBody::EgressDecided {
+            host: "example.org".into(),
+            port: Some(443),
+            protocol: Some(EgressProtocol::Tls),
+            verdict: EgressVerdict::Refused,
+            why: "no rule allows this host".into(),
+            times: 3,
+        },
+        EventBody::EgressTraffic {
+            host: "static.crates.io".into(),
+            port: 443,
+            connections: 2,
+            bytes_up: 1840,
+            bytes_down: 913_408,
+        },
+        EventBody::Notice { text: "17 more decisions about the network, each of another kind".into() },
     ]
 }
 

@@ -14,7 +14,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::egress::Policy;
+
+mod fixtures;
+mod http;
+mod outside;
+mod tls;
+mod tunnel;
+
 use super::*;
+use fixtures::{event, refused};
 
 /// Time for anything in a test; reaching it is a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,11 +42,16 @@ fn open(
     limits: DoorLimits,
     destination: impl Fn() -> io::Result<SocketAddrV4> + Send + Sync + 'static,
 ) -> Open {
+    let destination: Destination = Arc::new(move |_| destination().map(SocketAddr::from));
+    open_to(hosts, Outside::new(Policy::default()), DoorOptions { limits, destination })
+}
+
+fn open_to(hosts: DoorHosts, outside: Outside, options: DoorOptions) -> Open {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dns = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let (tcp_address, dns_address) = (tcp.local_addr().unwrap(), dns.local_addr().unwrap());
-    let options = DoorOptions { limits, destination: Arc::new(move |_| destination()) };
-    let door = Door::open(tcp.into(), dns.into(), hosts, options).unwrap();
+    let sockets = DoorSockets { tcp: tcp.into(), dns: dns.into(), dns_v6: None };
+    let door = Door::open(sockets, SessionId::generate(), hosts, outside, options).unwrap();
     Open { door, tcp: tcp_address, dns: dns_address }
 }
 
@@ -92,7 +106,7 @@ async fn forge() -> (TempDir, Forge, Access) {
     git_succeeds(&work, &["commit", "-q", "--allow-empty", "-m", "first"]).await;
     git_succeeds(&work, &["push", "-q", repository.path.to_str().unwrap(), "main"]).await;
     let access = Access::Session {
-        session: ostler_protocol::SessionId::generate(),
+        session: SessionId::generate(),
         repository: name,
         base_branch: "main".into(),
         push_branch: "ostler/x".into(),
@@ -150,10 +164,11 @@ async fn only_requests_that_name_the_host_are_served() {
 #[tokio::test]
 async fn every_other_destination_is_reset_and_reported() {
     let wanted: SocketAddrV4 = "203.0.113.9:443".parse().unwrap();
-    for (destination, attempt) in [
-        (Some(wanted), Attempt::Connect(wanted)),
-        (Some(SocketAddrV4::new(*GIT.ip(), 443)), Attempt::Connect(SocketAddrV4::new(*GIT.ip(), 443))),
-        (None, Attempt::ConnectUnknown),
+    let no_port = "no rule has this port";
+    for (destination, expected) in [
+        (Some(wanted), refused("203.0.113.9", Some(443), None, no_port)),
+        (Some(SocketAddrV4::new(*GIT.ip(), 443)), refused("198.18.0.1", Some(443), None, no_port)),
+        (None, refused("unknown", None, None, "nobody knows where the connection was going")),
     ] {
         let open =
             open(hello(), DoorLimits::default(), move || destination.ok_or_else(|| io::Error::other("not redirected")));
@@ -161,8 +176,8 @@ async fn every_other_destination_is_reset_and_reported() {
         let mut stream = TcpStream::connect(open.tcp).await.unwrap();
         let error = within(stream.read_u8()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-        assert_eq!(within(events.recv()).await.unwrap(), DoorEvent { attempt, unreported: 0 });
-        assert_eq!(open.door.counters(), DoorCounters { served: 0, refused: 1 });
+        assert_eq!(event(&mut events).await, expected);
+        assert_eq!(open.door.counters(), DoorCounters { refused: 1, ..DoorCounters::default() });
     }
 }
 
@@ -181,7 +196,8 @@ async fn a_connection_over_the_limit_is_refused_until_another_ends() {
     }
     let mut third = TcpStream::connect(open.tcp).await.unwrap();
     assert!(within(third.read_u8()).await.is_err());
-    assert_eq!(within(events.recv()).await.unwrap().attempt, Attempt::TooMany);
+    let too_many = "the sandbox has too many connections open";
+    assert_eq!(event(&mut events).await, refused("198.18.0.1", Some(80), None, too_many));
     kept.pop();
     // The door hears of the end a moment later.
     let again = async {
@@ -253,8 +269,8 @@ async fn names_are_answered_over_the_socket_and_unknown_ones_reported() {
     let mut events = open.door.events();
     assert_eq!(look_up(open.dns, "git.ostler.internal").await, (RCODE::NoError, 1));
     assert_eq!(look_up(open.dns, "example.org").await, (RCODE::NameError, 0));
-    let attempt = Attempt::Resolve("example.org".into());
-    assert_eq!(within(events.recv()).await.unwrap(), DoorEvent { attempt, unreported: 0 });
+    let expected = refused("example.org", None, Some(Protocol::Dns), "no rule allows this host");
+    assert_eq!(event(&mut events).await, expected);
 }
 
 #[tokio::test]
@@ -267,13 +283,18 @@ async fn a_descriptor_of_another_kind_is_refused() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         OwnedFd::from(std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap())
     };
+    let open = |tcp, dns, dns_v6| {
+        let (sockets, outside) = (DoorSockets { tcp, dns, dns_v6 }, Outside::new(Policy::default()));
+        Door::open(sockets, SessionId::generate(), hello(), outside, DoorOptions::default())
+    };
     let cases =
         [(dns(), dns()), (file(), dns()), (unix(), dns()), (connected(), dns()), (tcp(), tcp()), (tcp(), file())];
     for (one, two) in cases {
-        let error = Door::open(one, two, hello(), DoorOptions::default()).unwrap_err();
+        let error = open(one, two, None).unwrap_err();
         assert!(matches!(error, DoorError::Descriptor { .. }), "{error:?}");
     }
-    assert!(Door::open(tcp(), dns(), hello(), DoorOptions::default()).is_ok());
+    assert!(matches!(open(tcp(), dns(), Some(tcp())), Err(DoorError::Descriptor { .. })));
+    assert!(open(tcp(), dns(), Some(dns())).is_ok());
 }
 
 /// Needs root, `unshare`, `busybox` and `nft`. Runs the test below in a network namespace of its own, which has no route but
@@ -311,7 +332,9 @@ async fn inside_a_namespace() {
     );
     run("nft", &[&rules]).await;
     let (folder, forge, access) = forge().await;
-    let door = Door::serve(tcp.into(), dns.into(), forge, access).unwrap();
+    let sockets = DoorSockets { tcp: tcp.into(), dns: dns.into(), dns_v6: None };
+    let (services, outside) = (Door::services(forge, access), Outside::new(Policy::default()));
+    let door = Door::open(sockets, SessionId::generate(), services, outside, DoorOptions::default()).unwrap();
     let mut events = door.events();
     let resolve = "http.curloptResolve=git.ostler.internal:80:198.18.0.1";
     git_succeeds(folder.path(), &["-c", resolve, "clone", "-q", "http://git.ostler.internal/demo.git", "copy"]).await;
@@ -319,7 +342,7 @@ async fn inside_a_namespace() {
     let wanted: SocketAddrV4 = "203.0.113.9:443".parse().unwrap();
     let mut stream = TcpStream::connect(wanted).await.unwrap();
     assert_eq!(within(stream.read_u8()).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert_eq!(within(events.recv()).await.unwrap().attempt, Attempt::Connect(wanted));
+    assert_eq!(event(&mut events).await, refused("203.0.113.9", Some(443), None, "no rule has this port"));
     // Straight to the listener, past the redirect: there is nothing behind that address.
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, tcp_port)).await.unwrap();
     assert!(within(stream.read_u8()).await.is_err());

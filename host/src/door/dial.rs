@@ -1,0 +1,179 @@
+//! From a host to a connection: resolved here, checked, and dialled at exactly the address that was checked.
+//!
+//! A name is resolved once for each connection. What answers may lie, change its mind or point inwards: no address is dialled
+//! that was not looked at, and none is resolved a second time.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::egress::{Allowed, Host, HostName, refused_range};
+
+/// Longest wait for an answer of the resolver.
+const RESOLVE: Duration = Duration::from_secs(10);
+
+/// Longest wait for one address, and most addresses that are tried.
+const CONNECT: Duration = Duration::from_secs(10);
+const TRIES: usize = 4;
+
+/// Time that an answer is used again: the resolver does not say how long it holds.
+const KEEP: Duration = Duration::from_secs(20);
+
+/// Answers that are kept, and look-ups at the same time.
+const KEPT: usize = 512;
+const LOOKUPS: usize = 32;
+
+/// Finds the addresses of names.
+#[async_trait]
+pub trait Resolver: Send + Sync {
+    /// Addresses of a name, the preferred ones first.
+    async fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The resolver of the host's machine, with a small memory.
+#[derive(Debug)]
+pub struct SystemResolver {
+    known: Mutex<HashMap<HostName, (Instant, Vec<IpAddr>)>>,
+    places: Semaphore,
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self { known: Mutex::default(), places: Semaphore::new(LOOKUPS) }
+    }
+}
+
+#[async_trait]
+impl Resolver for SystemResolver {
+    async fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
+        let fresh = |(at, addresses): &(Instant, Vec<IpAddr>)| (at.elapsed() < KEEP).then(|| addresses.clone());
+        if let Some(addresses) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(fresh) {
+            return Ok(addresses);
+        }
+        let _place = self.places.acquire().await.map_err(io::Error::other)?;
+        let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+        let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KEPT {
+            known.retain(|_, (at, _)| at.elapsed() < KEEP);
+        }
+        if known.len() < KEPT {
+            known.insert(name.clone(), (Instant::now(), addresses.clone()));
+        }
+        Ok(addresses)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    /// The name has no address.
+    #[error("the name could not be resolved")]
+    Resolve(#[source] io::Error),
+    /// Every address of it is refused.
+    #[error("its address {address} is {kind}")]
+    Range { address: IpAddr, kind: &'static str },
+    /// Nobody answered.
+    #[error("{address} could not be reached")]
+    Connect {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl DialError {
+    /// Whether a rule of egress is the reason, and not the network.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Range { .. })
+    }
+}
+
+/// Connects to a host within what is allowed.
+pub(super) async fn dial(
+    resolver: &dyn Resolver,
+    host: &Host,
+    port: u16,
+    allowed: &Allowed,
+) -> Result<TcpStream, DialError> {
+    let addresses = match host {
+        _ if !allowed.addresses.is_empty() => allowed.addresses.clone(),
+        Host::Address(address) => vec![*address],
+        Host::Name(name) => {
+            let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut));
+            timeout(RESOLVE, resolver.resolve(name)).await.unwrap_or_else(late).map_err(DialError::Resolve)?
+        }
+    };
+    let mut last = DialError::Resolve(io::Error::other("it has no address"));
+    let mut tries = 0;
+    for address in addresses {
+        if let Some(kind) = refused(address, allowed) {
+            // What was tried and not reached says more than what was not tried.
+            if tries == 0 {
+                last = DialError::Range { address, kind };
+            }
+            continue;
+        }
+        if tries == TRIES {
+            break;
+        }
+        tries += 1;
+        let address = SocketAddr::new(address, port);
+        let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut));
+        match timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(late) {
+            Ok(stream) => return Ok(stream),
+            Err(source) => last = DialError::Connect { address, source },
+        }
+    }
+    Err(last)
+}
+
+/// Why an address is not dialled.
+fn refused(address: IpAddr, allowed: &Allowed) -> Option<&'static str> {
+    let opened = allowed.private.iter().any(|range| range.contains(&address));
+    refused_range(address, &allowed.private).or_else(|| if opened { None } else { own(address) })
+}
+
+/// Whether an address is the machine's own: only those can be bound. Where the machine lets programs bind any address, it
+/// cannot be told, and none is dialled.
+fn own(address: IpAddr) -> Option<&'static str> {
+    static ANY: LazyLock<[bool; 2]> = LazyLock::new(|| {
+        // Addresses for documentation, which no machine has.
+        let v4 = Ipv4Addr::new(192, 0, 2, 1);
+        let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        [binds(v4.into()), binds(v6.into())]
+    });
+    let [v4, v6] = *ANY;
+    if (address.is_ipv4() && v4) || (address.is_ipv6() && v6) {
+        return Some(
+            "possibly this machine's own: net.ipv4.ip_nonlocal_bind or net.ipv6.ip_nonlocal_bind hides which are",
+        );
+    }
+    binds(address).then_some("this machine's own")
+}
+
+fn binds(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_own_addresses_are_known_and_others_are_not_taken_for_them() {
+        assert_eq!(own(Ipv4Addr::LOCALHOST.into()), Some("this machine's own"));
+        assert_eq!(own(Ipv4Addr::new(1, 1, 1, 1).into()), None);
+        let none = Allowed { rule: String::new(), private: Vec::new(), addresses: Vec::new() };
+        assert_eq!(refused(Ipv4Addr::LOCALHOST.into(), &none), Some("loopback"));
+        let opened = Allowed { private: vec!["127.0.0.0/8".parse().unwrap()], ..none };
+        assert_eq!(refused(Ipv4Addr::LOCALHOST.into(), &opened), None);
+    }
+}

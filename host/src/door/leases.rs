@@ -1,0 +1,156 @@
+//! Addresses that stand for names: what DNS answers inside, so that the address of a connection says which name was meant.
+//!
+//! ```text
+//!  example.org ──hash──► one of 8 seats in 198.18.1.0 – 198.19.255.255 ──► the address of the name, in this sandbox
+//!                                                       fd6f:7374:6c65:72:: + the same 32 bits for IPv6
+//! ```
+//!
+//! The network is set aside for tests (RFC 2544) and routed nowhere. A name gets the same address again after a restart of
+//! the host, because the seat comes from its hash. Where all seats of a name are taken, or there are too many names, the one
+//! that was used longest ago loses its own: what is then sent to the old address is decided by the name in its greeting, which
+//! must agree with the new one, or refused.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use sha2::{Digest, Sha256};
+
+use crate::egress::HostName;
+
+/// The first address that is leased. Those before it belong to the services behind the door.
+const FIRST: u32 = Ipv4Addr::new(198, 18, 1, 0).to_bits();
+
+/// Addresses from the first to the end of 198.18.0.0/15.
+const SEATS: u32 = Ipv4Addr::new(198, 19, 255, 255).to_bits() - FIRST + 1;
+
+/// Seats that a name may have.
+const CHOICES: u32 = 8;
+
+/// Names that have an address at the same time.
+const MOST: usize = 4096;
+
+/// Prefix of the same addresses in IPv6: a unique local one (RFC 4193) whose number spells the project.
+const PREFIX: [u16; 6] = [0xfd6f, 0x7374, 0x6c65, 0x0072, 0, 0];
+
+/// The names that have an address in one sandbox.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    seats: HashMap<u32, Lease>,
+    /// Counts uses, to know which was the last.
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Lease {
+    name: HostName,
+    used: u64,
+}
+
+impl Leases {
+    /// The address of a name; it gets one where it has none.
+    pub(super) fn address(&mut self, name: &HostName) -> Ipv4Addr {
+        self.uses += 1;
+        let choices = choices(name);
+        let own = choices.iter().find(|seat| self.seats.get(seat).is_some_and(|lease| lease.name == *name));
+        let free = || choices.iter().find(|seat| !self.seats.contains_key(seat));
+        let used = |seat: &&u32| self.seats.get(seat).map_or(0, |lease| lease.used);
+        let seat = own.or_else(free).or_else(|| choices.iter().min_by_key(used)).copied().unwrap_or(choices[0]);
+        if self.seats.len() >= MOST && !self.seats.contains_key(&seat) {
+            let oldest = self.seats.iter().min_by_key(|(_, lease)| lease.used).map(|(seat, _)| *seat);
+            oldest.and_then(|seat| self.seats.remove(&seat));
+        }
+        self.seats.insert(seat, Lease { name: name.clone(), used: self.uses });
+        Ipv4Addr::from_bits(FIRST + seat)
+    }
+
+    /// The name that an address stands for.
+    pub(super) fn name(&mut self, address: Ipv4Addr) -> Option<HostName> {
+        self.uses += 1;
+        let lease = self.seats.get_mut(&address.to_bits().checked_sub(FIRST)?)?;
+        lease.used = self.uses;
+        Some(lease.name.clone())
+    }
+}
+
+/// The seats of a name, the preferred one first.
+fn choices(name: &HostName) -> [u32; CHOICES as usize] {
+    let digest = Sha256::digest(name.as_str());
+    let mut number = 0;
+    std::array::from_fn(|choice| {
+        let part = &digest[choice * 4..choice * 4 + 4];
+        part.iter().for_each(|byte| number = number << 8 | u32::from(*byte));
+        number % SEATS
+    })
+}
+
+/// The IPv6 twin of an address behind the door.
+pub(super) fn in_v6(address: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = PREFIX;
+    let [_, high, _, low] = [0, (address.to_bits() >> 16) as u16, 0, address.to_bits() as u16];
+    Ipv6Addr::new(a, b, c, d, e, f, high, low)
+}
+
+/// The address behind the door that was meant, whichever twin was written; others stay what they are.
+pub(super) fn in_v4(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(twin) if twin.segments().starts_with(&PREFIX) => Ipv4Addr::from_bits(twin.to_bits() as u32).into(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> HostName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_keeps_its_address_and_has_the_same_one_in_another_life() {
+        let (mut leases, mut later) = (Leases::default(), Leases::default());
+        let address = leases.address(&name("example.org"));
+        let other = leases.address(&name("example.net"));
+        assert_ne!(address, other);
+        assert_eq!(leases.address(&name("EXAMPLE.org.")), address);
+        assert_eq!(leases.name(address), Some(name("example.org")));
+        assert_eq!(later.name(address), None);
+        assert_eq!(later.address(&name("example.org")), address);
+    }
+
+    #[test]
+    fn no_two_names_share_an_address_and_there_are_never_too_many() {
+        let mut leases = Leases::default();
+        for number in 0..3 * MOST {
+            let name = name(&format!("n{number}.example.org"));
+            let address = leases.address(&name);
+            assert_eq!(leases.name(address), Some(name));
+            assert!(leases.seats.len() <= MOST);
+            let [first, second, third, _] = address.octets();
+            assert!(first == 198 && (18..=19).contains(&second) && (second, third) != (18, 0), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_name_that_was_used_longest_ago_loses_its_address() {
+        let mut leases = Leases::default();
+        let first = leases.address(&name("first.example"));
+        let second = leases.address(&name("second.example"));
+        leases.name(first);
+        (0..MOST - 1).for_each(|number| {
+            leases.address(&name(&format!("n{number}.example")));
+        });
+        assert_eq!(leases.name(second), None);
+        assert_eq!(leases.name(first), Some(name("first.example")));
+    }
+
+    #[test]
+    fn both_twins_mean_the_same() {
+        let address = Ipv4Addr::new(198, 18, 1, 7);
+        assert_eq!(in_v6(address).to_string(), "fd6f:7374:6c65:72::c612:107");
+        assert_eq!(in_v4(in_v6(address).into()), IpAddr::from(address));
+        assert_eq!(in_v4("::ffff:198.18.1.7".parse().unwrap()), IpAddr::from(address));
+        let foreign: IpAddr = "2001:db8::1".parse().unwrap();
+        assert_eq!(in_v4(foreign), foreign);
+    }
+}

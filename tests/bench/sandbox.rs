@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use ostler_sandbox::client::{Deadlines, Guest, Launcher, spawn_launcher};
 use ostler_sandbox::launcher::LauncherConfig;
 use ostler_sandbox::store::Store;
-use ostler_sandbox::wire::guest::Exec;
+use ostler_sandbox::wire::guest::{Exec, Overflow, Stdio as Streams};
 use ostler_sandbox::wire::launcher::{Files, Limits};
 use tokio::io::AsyncReadExt;
 
@@ -91,6 +91,9 @@ async fn exec(guest: &Guest, number: usize) -> Result<Duration> {
         cwd: "/".into(),
         timeout_ms: 10_000,
         output_limit: 1 << 20,
+        overflow: Overflow::End,
+        stdio: Streams::Merged,
+        label: String::new(),
     };
     let began = Instant::now();
     let mut running = guest.exec(spec).await?;

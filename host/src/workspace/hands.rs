@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use ostler_protocol::event::{Person, ToolOutcome};
 use ostler_protocol::{CallId, Delta};
 use ostler_sandbox::client::{GuestError, Running};
-use ostler_sandbox::wire::guest::{Entry, EntryKind, Exec, ExitCause, WORKSPACE};
+use ostler_sandbox::wire::guest::{Entry, EntryKind, Exec, ExitCause, Overflow, Stdio, WORKSPACE};
 use tokio::io::AsyncReadExt;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -132,6 +132,9 @@ impl Hands for TurnHands {
             cwd: WORKSPACE.into(),
             timeout_ms: u64::try_from(command.timeout.as_millis()).unwrap_or(u64::MAX),
             output_limit: OUTPUT_LIMIT,
+            overflow: Overflow::End,
+            stdio: Stdio::Merged,
+            label: String::new(),
         };
         let running = self.workspace.guest.exec(exec).await.map_err(hands_error)?;
         self.follow_within(command.call, running, command.timeout).await

@@ -37,6 +37,9 @@ use serde::{Deserialize, Serialize};
 use crate::process;
 use crate::step::{Step, failure};
 
+/// The port inside the namespace to which every TCP connection is redirected.
+pub(crate) const DOOR_PORT: u16 = nft::TCP_PORT;
+
 /// Uids and gids of one sandbox.
 pub(crate) const RANGE: u32 = 65_536;
 

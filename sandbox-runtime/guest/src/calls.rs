@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ostler_wire::guest::{
-    self, Exec, ExitCause, Listed, MAX_CALL_ID, MAX_LABEL, MAX_OUTPUT, MAX_TAIL, MAX_TAILS, MIN_TAIL, Overflow, Reply,
-    Stdio, Window,
+    self, Exec, ExitCause, Listed, MAX_CALL_ID, MAX_LABEL, MAX_OUTPUT, MAX_PIECE, MAX_TAIL, MAX_TAILS, MIN_TAIL,
+    Overflow, Reply, Stdio, Window,
 };
 use ostler_wire::{Failure, FailureKind, MAX_MESSAGE};
 use rustix::fs::{Mode, OFlags};
@@ -187,6 +187,33 @@ impl Calls {
         };
         let failed = |errno| failed("resize", errno, format!("terminal of call `{id}`"));
         sys::set_window(master, window).map(|()| Reply::Done).map_err(failed)
+    }
+
+    /// A piece of what is kept of a call's output.
+    pub(crate) fn read(&self, id: &str, offset: u64, max: u32) -> Result<Reply, Failure> {
+        let key = self.find(id)?;
+        let call = self.calls.get(&key).ok_or_else(|| unknown(id))?;
+        let row = call.row();
+        if offset > row.output {
+            let detail = format!("offset {offset} is after the end of the output at {}", row.output);
+            return Err(refused(FailureKind::Invalid, "read", detail));
+        }
+        let offset = offset.max(row.first);
+        let mut bytes = vec![0; max.min(MAX_PIECE) as usize];
+        let mut filled = 0;
+        // A tail lies in two pieces.
+        while filled < bytes.len() {
+            let count = call
+                .spool
+                .read(offset + filled as u64, &mut bytes[filled..])
+                .map_err(|errno| failed("read", errno, format!("the output of call `{id}`")))?;
+            if count == 0 {
+                break;
+            }
+            filled += count;
+        }
+        bytes.truncate(filled);
+        Ok(Reply::Output { row, offset, bytes })
     }
 
     /// The calls whose identifiers begin with `prefix`, as many as fit one message.

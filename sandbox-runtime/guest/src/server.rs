@@ -242,6 +242,7 @@ impl Server {
                 }
             }
             Request::Resize { call, window } => self.calls.resize(&call, window),
+            Request::Read { call, offset, max } => self.calls.read(&call, offset, max),
             Request::Calls { prefix } => Ok(self.calls.list(&prefix, now)),
             Request::Ports => match self.workers.start(to, now, ports::list) {
                 Ok(()) => return,

@@ -65,6 +65,17 @@ pub struct Listing {
     pub truncated: bool,
 }
 
+/// A piece of a call's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The call when it was read.
+    pub row: Call,
+    /// Position of the first byte: higher than was asked for where what came before is lost.
+    pub offset: u64,
+    /// The bytes; none at the end of what is there.
+    pub bytes: Vec<u8>,
+}
+
 impl Guest {
     /// Says hello over a guest's control socket and starts the task that owns it from now on.
     ///
@@ -149,6 +160,19 @@ impl Guest {
     /// [`GuestError::Refused`] where the call is not known or has no open terminal.
     pub async fn resize(&self, call: &str, window: Window) -> Result<(), GuestError> {
         self.done("resize a terminal", Request::Resize { call: call.to_owned(), window }).await
+    }
+
+    /// A piece of what is kept of a call's output, without following it; whoever follows it goes on doing so. No more than
+    /// `max` bytes, nor than [`ostler_wire::guest::MAX_PIECE`].
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] where the call is not known or has less output.
+    pub async fn read_output(&self, call: &str, offset: u64, max: u32) -> Result<Piece, GuestError> {
+        let request = Request::Read { call: call.to_owned(), offset, max };
+        match self.ask("read the output of a call", request, None).await?.0 {
+            Reply::Output { row, offset, bytes } => Ok(Piece { row, offset, bytes }),
+            _ => Err(self.mismatch()),
+        }
     }
 
     /// The calls whose identifiers begin with `prefix`, oldest first, and whether there are more than one message holds.

@@ -98,7 +98,7 @@ fn collect(helper: BorrowedFd<'_>, pid: Pid, uid_base: u32) -> Result<Pair, Fail
             }
             (FromHelper::Door(DescriptorKind::DoorTcp), descriptor) => door_tcp = descriptor,
             (FromHelper::Door(DescriptorKind::DoorDns), descriptor) => door_dns = descriptor,
-            (FromHelper::Door(DescriptorKind::Control), _) => {}
+            (FromHelper::Door(DescriptorKind::Control | DescriptorKind::Minted), _) => {}
             (FromHelper::Failed(failed), _) => return Err(failed),
             (FromHelper::Ready, _) => break,
         }

@@ -36,6 +36,9 @@ pub const MAX_TAILS: u64 = 32 * 1024 * 1024;
 /// Longest [`Exec::label`], in bytes.
 pub const MAX_LABEL: usize = 256;
 
+/// Most bytes of one [`Reply::Output`].
+pub const MAX_PIECE: u32 = 48 * 1024;
+
 /// Most ports of one [`Reply::Ports`].
 pub const MAX_PORTS: usize = 256;
 
@@ -130,6 +133,15 @@ pub enum Request {
         call: String,
         /// The new size.
         window: Window,
+    },
+    /// Reads a piece of what is kept of a call's output, without following it. Answered by [`Reply::Output`].
+    Read {
+        /// The call.
+        call: String,
+        /// First byte wanted.
+        offset: u64,
+        /// Most bytes wanted; never more than [`MAX_PIECE`] are sent.
+        max: u32,
     },
     /// Lists the calls whose identifiers begin with a prefix, oldest first. Answered by [`Reply::Calls`].
     Calls {
@@ -249,6 +261,15 @@ pub enum Reply {
     },
     /// Done, nothing to say.
     Done,
+    /// To [`Request::Read`].
+    Output {
+        /// The call as it is now.
+        row: Call,
+        /// Position of the first of the bytes: higher than was asked for where what came before is lost.
+        offset: u64,
+        /// The bytes; none at the end of what is there.
+        bytes: Vec<u8>,
+    },
     /// To [`Request::Calls`].
     Calls {
         /// The calls, oldest first.
@@ -403,6 +424,7 @@ mod tests {
             (text(), any::<u32>()).prop_map(|(path, mode)| Request::Write { path, mode }),
             (text(), any::<u32>()).prop_map(|(path, max)| Request::List { path, max }),
             (text(), window()).prop_map(|(call, window)| Request::Resize { call, window }),
+            (text(), any::<u64>(), any::<u32>()).prop_map(|(call, offset, max)| Request::Read { call, offset, max }),
             text().prop_map(|prefix| Request::Calls { prefix }),
             Just(Request::Ports),
         ]
@@ -446,6 +468,8 @@ mod tests {
             Just(Reply::Done),
             (proptest::collection::vec(listed, 0..4), any::<bool>())
                 .prop_map(|(calls, truncated)| Reply::Calls { calls, truncated }),
+            (call(), any::<u64>(), proptest::collection::vec(any::<u8>(), 0..40))
+                .prop_map(|(row, offset, bytes)| Reply::Output { row, offset, bytes }),
             (proptest::collection::vec(port, 0..4), any::<bool>())
                 .prop_map(|(ports, truncated)| Reply::Ports { ports, truncated }),
         ];

@@ -286,6 +286,27 @@ fn a_terminal_that_nobody_has_open_any_more_is_hung_up() {
 }
 
 #[test]
+fn pieces_of_the_output_are_read_without_following_it() {
+    let (_guest, mut host) = start();
+    let mut output = host.exec(tail("a", MIN_TAIL, "seq 1 2000; read -r x")).unwrap();
+    let mut bytes = vec![0; 8893];
+    output.read_exact(&mut bytes).unwrap();
+    let row = host.status("a");
+    let mut read = |offset, max| match host.ask(Request::Read { call: "a".into(), offset, max }) {
+        Ok(Reply::Output { row: found, offset, bytes }) if found == row => Ok((offset, bytes)),
+        Ok(other) => panic!("unexpected answer {other:?}"),
+        Err(failure) => Err(failure.kind),
+    };
+    let (first, end) = (row.first, row.output);
+    assert_eq!((first, end), (8893 - MIN_TAIL, 8893));
+    let from = |offset: u64| bytes[usize::try_from(offset).unwrap()..].to_vec();
+    assert_eq!(read(0, u32::MAX), Ok((first, from(first))));
+    assert_eq!(read(8000, 5), Ok((8000, from(8000)[..5].to_vec())));
+    assert_eq!(read(end, 10), Ok((end, Vec::new())));
+    assert_eq!(read(end + 1, 10), Err(FailureKind::Invalid));
+}
+
+#[test]
 fn calls_are_listed_by_the_beginning_of_their_names() {
     let (_guest, mut host) = start();
     let labelled = |call: &str, label: &str, script: &str| Exec { label: label.into(), ..shell(call, script) };

@@ -63,6 +63,7 @@ enum Expected {
     Row { call: String },
     Opened,
     Listing { max: usize },
+    Output { call: String, offset: u64, max: usize },
     Calls { prefix: String },
     Ports,
     Done,
@@ -304,6 +305,10 @@ impl Expected {
             | Request::Forget { .. }
             | Request::Resize { .. }
             | Request::Write { .. } => Self::Done,
+            Request::Read { call, offset, max } => {
+                let max = usize::try_from(*max).unwrap_or(usize::MAX);
+                Self::Output { call: call.clone(), offset: *offset, max }
+            }
             Request::Calls { prefix } => Self::Calls { prefix: prefix.clone() },
             Request::Ports => Self::Ports,
         }
@@ -324,6 +329,10 @@ impl Expected {
                 let Listed { row, label, .. } = listed;
                 row.call.starts_with(prefix) && row.first <= row.output && label.len() <= MAX_LABEL
             }),
+            (Self::Output { call, offset, max }, Reply::Output { row, offset: from, bytes }) => {
+                let end = from.checked_add(bytes.len() as u64);
+                row.call == *call && from >= offset && bytes.len() <= *max && end.is_some_and(|end| end <= row.output)
+            }
             (Self::Ports, Reply::Ports { ports, .. }) => ports.len() <= MAX_PORTS,
             (Self::Opened, Reply::Opened { .. }) => return has_descriptor,
             (Self::Listing { max }, Reply::Listing { entries, .. }) => {

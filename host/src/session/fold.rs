@@ -91,6 +91,7 @@ impl State {
             }
             EventBody::PublishSkipped { .. } => self.publishing = None,
             EventBody::BranchPushed { commit, .. } => self.pushed = Some(commit.clone()),
+            EventBody::ProcessStarted { .. } | EventBody::TerminalOpened { .. } | EventBody::PreviewOpened { .. } => {}
             EventBody::Decided { .. } | EventBody::Notice { .. } | EventBody::Unknown => {}
         }
     }

@@ -74,13 +74,12 @@ impl Workspace {
         Ok(listed.into_iter().filter_map(background).collect())
     }
 
-    /// At most `max` bytes of what a command wrote, from `offset`; the last ones where it is absent.
+    /// At most `max` bytes of what a command wrote, from `offset`; the last ones where it is absent, none where it is after
+    /// the end.
     pub async fn background_output(&self, name: &str, offset: Option<u64>, max: u32) -> Result<Piece, GuestError> {
         let call = call(name);
-        let offset = match offset {
-            Some(offset) => offset,
-            None => self.guest.status(&call).await?.output.saturating_sub(max.into()),
-        };
+        let written = self.guest.status(&call).await?.output;
+        let offset = offset.unwrap_or(written.saturating_sub(max.into())).min(written);
         self.guest.read_output(&call, offset, max).await
     }
 

@@ -8,6 +8,7 @@ mod connect;
 mod error;
 mod hands;
 mod repository;
+mod terminals;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,7 @@ pub use connect::ConnectError;
 pub use error::{WorkspaceError, chain};
 pub use hands::TurnHands;
 pub use repository::{Commit, GIT_HOST, Published, commit_message};
+pub use terminals::{Terminal, TerminalView};
 
 /// Time that a sandbox may take to start.
 const CREATE_DEADLINE: Duration = Duration::from_secs(60);
@@ -70,6 +72,7 @@ pub struct Workspace {
     guest: Guest,
     door: Door,
     sockets: connect::Sockets,
+    terminals: terminals::Terminals,
 }
 
 impl Workspace {
@@ -192,7 +195,14 @@ impl Workspaces {
             .await
             .map_err(|source| WorkspaceError::Guest { doing: "greet the guest", source })?;
         let sockets = connect::Sockets::new(self.inner.launcher.clone(), purpose.session.bare());
-        Ok(Workspace { purpose: purpose.clone(), instance, guest, door, sockets })
+        Ok(Workspace {
+            purpose: purpose.clone(),
+            instance,
+            guest,
+            door,
+            sockets,
+            terminals: terminals::Terminals::default(),
+        })
     }
 
     /// Takes up the sandbox of a session that outlived an earlier host; `None` where there is none.

@@ -12,12 +12,12 @@
 
 use std::os::fd::OwnedFd;
 
-use ostler_wire::Failure;
 use ostler_wire::guest::{Stdio, Window};
+use ostler_wire::{Failure, FailureKind};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::failure::failed;
+use crate::failure::{failed, refused};
 use crate::sys::{self, Stdin};
 
 /// The streams of a call that is about to start.
@@ -42,7 +42,11 @@ impl Streams {
             Stdio::Piped => piped(socket),
             Stdio::Terminal(window) => terminal(window),
         };
-        opened.map_err(|(step, errno)| failed(step, errno, format!("streams for `{program}`")))
+        opened.map_err(|(step, errno)| match errno {
+            // The file system of terminals has a bound of its own; nothing is wrong with a disk.
+            Errno::NOSPC => refused(FailureKind::Limit, step, "there are as many terminals as are possible; close one"),
+            errno => failed(step, errno, format!("streams for `{program}`")),
+        })
     }
 }
 

@@ -53,6 +53,7 @@ impl Document {
                     "get" => "GET",
                     "put" => "PUT",
                     "post" => "POST",
+                    "delete" => "DELETE",
                     other => other,
                 };
                 operations.push(Operation { method, path, body });

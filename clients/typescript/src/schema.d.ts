@@ -274,6 +274,134 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sessions/{session}/ports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the ports of a sandbox
+         * @description The TCP ports on which something listens inside the session's sandbox. None of them can be reached from outside but through a preview.
+         */
+        get: operations["listPorts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session}/previews": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the previews of a session
+         * @description Those that have not expired, the oldest first. A host that is started anew has none.
+         */
+        get: operations["listPreviews"];
+        put?: never;
+        /**
+         * Show a port in a browser
+         * @description Makes an address under which a port of the session's sandbox can be opened in a browser on the host's machine for 8 hours, whether something listens on it yet or not. HTTP and WebSockets are passed on to `localhost` in the sandbox. The address holds a key: whoever has it can use the preview and nothing else of the host. The host's token is not needed there, and never sent into the sandbox.
+         */
+        post: operations["createPreview"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session}/previews/{preview}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End a preview
+         * @description Its address leads nowhere from now on. WebSockets that are open go on until one side ends them.
+         */
+        delete: operations["deletePreview"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session}/processes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the commands in the background
+         * @description Those of the agent and those of people, ended ones too, the oldest first. A sandbox remembers at most 256 commands of all kinds.
+         */
+        get: operations["listProcesses"];
+        put?: never;
+        /**
+         * Start a command in the background
+         * @description Runs a command line with bash in the session's workspace, beside the agent. It goes on until it ends by itself or is stopped, or the sandbox ends; the last 256 KiB of its output are kept. A name that is taken is a `conflict`, so a start with a name can be repeated safely.
+         */
+        post: operations["startProcess"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session}/processes/{process}/output": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read what a command in the background wrote
+         * @description A piece of what is kept of its output, stdout and stderr in the order of writing. To follow it, ask again with `next_offset` as `offset`. An offset after the end of the output gives nothing.
+         */
+        get: operations["readProcessOutput"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session}/processes/{process}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop a command in the background
+         * @description Ends it with everything that it started, by force after two seconds, and answers when it has ended. One that has ended is answered as it is, so it can be repeated. It takes no body.
+         */
+        post: operations["stopProcess"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sessions/{session}/prompts": {
         parameters: {
             query?: never;
@@ -309,6 +437,50 @@ export interface paths {
          */
         post: operations["stopSession"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session}/terminals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the terminals of a session
+         * @description Those whose shell runs and those that ended, the oldest first.
+         */
+        get: operations["listTerminals"];
+        put?: never;
+        /**
+         * Open a terminal
+         * @description Starts a login shell on a terminal in the session's sandbox, with the sandbox's rights and no more. It goes on until its shell ends, it is closed, or the sandbox ends, whoever looks at it. A WebSocket at `/v1/sessions/{session}/terminals/{terminal}/attach` shows it: see the chapter on processes.
+         */
+        post: operations["createTerminal"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session}/terminals/{terminal}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Close a terminal
+         * @description Ends its shell with everything in it, by force after a second, and forgets it: its name is free again.
+         */
+        delete: operations["deleteTerminal"];
         options?: never;
         head?: never;
         patch?: never;
@@ -359,6 +531,14 @@ export interface components {
              */
             seq: number;
         };
+        /** @description A port that is to be seen in a browser. */
+        CreatePreview: {
+            /**
+             * Format: int32
+             * @description The port in the sandbox.
+             */
+            port: number;
+        };
         /** @description What a session is to be about. */
         CreateSession: {
             /** @description Who asks: author of the commits and of the pull request. */
@@ -369,6 +549,14 @@ export interface components {
             model?: string | null;
             /** @description Repository on the forge, such as `demo`. */
             repository: components["schemas"]["RepositoryName"];
+        };
+        /** @description A terminal that is to be opened. */
+        CreateTerminal: {
+            author?: components["schemas"]["Person"] | null;
+            /** @description Its name: lowercase letters, digits and hyphens. One is chosen when absent. */
+            name?: string | null;
+            /** @description Its size. */
+            window: components["schemas"]["Window"];
         };
         /**
          * @description Identifier of a decision: `dec_` and a lowercase ULID, which begins with its time.
@@ -471,6 +659,32 @@ export interface components {
         } | {
             /** @enum {string} */
             type: "stop_requested";
+        } | {
+            /** @description Who asked. */
+            by: components["schemas"]["Person"];
+            /** @description Its command line. */
+            command: string;
+            /** @description Name of the command. */
+            process: string;
+            /** @enum {string} */
+            type: "process_started";
+        } | {
+            /** @description Who asked. */
+            by: components["schemas"]["Person"];
+            /** @description Name of the terminal. */
+            terminal: string;
+            /** @enum {string} */
+            type: "terminal_opened";
+        } | {
+            /**
+             * Format: int32
+             * @description The port.
+             */
+            port: number;
+            /** @description Name of the preview. */
+            preview: string;
+            /** @enum {string} */
+            type: "preview_opened";
         } | {
             /** @description Who asked. */
             author: components["schemas"]["Person"];
@@ -824,6 +1038,106 @@ export interface components {
             /** @description Its version. */
             version: string;
         };
+        /** @description The ports of a sandbox. */
+        PortList: {
+            /** @description By number. */
+            ports: components["schemas"]["PortView"][];
+            /** @description Whether there are more than an answer holds. */
+            truncated: boolean;
+        };
+        /** @description A TCP port on which something in the sandbox listens. */
+        PortView: {
+            /** @description The address that it is bound to; `0.0.0.0` and `::` are all of the sandbox. */
+            address: string;
+            /**
+             * Format: int32
+             * @description The port.
+             */
+            port: number;
+            /** @description Name of the process, where that can be told. Processes choose their names themselves. */
+            process?: string | null;
+        };
+        /** @description The previews of a session. */
+        PreviewList: {
+            /** @description The oldest first. */
+            previews: components["schemas"]["PreviewView"][];
+        };
+        /** @description A preview of a port. */
+        PreviewView: {
+            /**
+             * Format: int64
+             * @description When it ends by itself, in milliseconds since the Unix epoch.
+             */
+            expires_at_ms: number;
+            /** @description Its name, also the first part of its host name. */
+            id: string;
+            /**
+             * Format: int32
+             * @description The port in it.
+             */
+            port: number;
+            /** @description Whose sandbox. */
+            session: components["schemas"]["SessionId"];
+            /** @description Where to open it. Whoever has this address can use the preview until it expires, and nothing else of the host. */
+            url: string;
+        };
+        /** @description The commands in the background of a sandbox. */
+        ProcessList: {
+            /** @description The oldest first; ended ones are forgotten when there is no room for them any more. */
+            processes: components["schemas"]["ProcessView"][];
+        };
+        /** @description A piece of what a background command wrote. */
+        ProcessOutput: {
+            /**
+             * Format: int32
+             * @description Exit status; absent while it runs.
+             */
+            exit_status?: number | null;
+            /**
+             * Format: int64
+             * @description Position after the last byte, to be asked for next.
+             */
+            next_offset: number;
+            /**
+             * Format: int64
+             * @description Position of the first byte: higher than was asked for where what came before is not kept any more.
+             */
+            offset: number;
+            /** @description What it wrote, as text; what is none is replaced. */
+            output: string;
+            /**
+             * Format: int64
+             * @description Bytes that the command wrote so far.
+             */
+            written: number;
+        };
+        /** @description A command in the background of a sandbox. */
+        ProcessView: {
+            /**
+             * Format: int64
+             * @description Time since it was started, in milliseconds.
+             */
+            age_ms: number;
+            /** @description The beginning of its command line. */
+            command: string;
+            /**
+             * Format: int32
+             * @description Exit status, 128 and the signal where one ended it; absent while it runs.
+             */
+            exit_status?: number | null;
+            /**
+             * Format: int64
+             * @description Position of the first of them that is kept.
+             */
+            kept_from: number;
+            /** @description Its name. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Bytes that it wrote so far.
+             */
+            written: number;
+        };
         /** @description A prompt that was accepted. */
         PromptAccepted: {
             /** @description Which. */
@@ -985,6 +1299,14 @@ export interface components {
              */
             updated_at_ms: number;
         };
+        /** @description A command that is to go on in the background. */
+        StartProcess: {
+            author?: components["schemas"]["Person"] | null;
+            /** @description Command line for bash, 1 to 16384 bytes. */
+            command: string;
+            /** @description Its name: lowercase letters, digits and hyphens. One is chosen when absent. */
+            name?: string | null;
+        };
         /** @description What an agent is to do. */
         SubmitPrompt: {
             author?: components["schemas"]["Person"] | null;
@@ -996,6 +1318,26 @@ export interface components {
          * @enum {string}
          */
         Summarizer: "model" | "host";
+        /** @description The terminals of a session. */
+        TerminalList: {
+            /** @description The oldest first; ended ones are forgotten when there is no room for them any more. */
+            terminals: components["schemas"]["TerminalView"][];
+        };
+        /** @description A terminal in a sandbox. */
+        TerminalView: {
+            /**
+             * Format: int64
+             * @description Time since it was opened, in milliseconds.
+             */
+            age_ms: number;
+            /**
+             * Format: int32
+             * @description Exit status of its shell; absent while it runs.
+             */
+            exit_status?: number | null;
+            /** @description Its name. */
+            name: string;
+        };
         /** @description A tool call as the model asked for it. */
         ToolCall: {
             /** @description Arguments as the model gave them. */
@@ -1061,6 +1403,19 @@ export interface components {
          * @enum {string}
          */
         Verdict: "pass" | "rewrite" | "ask" | "defer" | "deny" | "halt";
+        /** @description The size of a terminal. */
+        Window: {
+            /**
+             * Format: int32
+             * @description Characters of a line.
+             */
+            columns: number;
+            /**
+             * Format: int32
+             * @description Lines.
+             */
+            rows: number;
+        };
     };
     responses: {
         /** @description `bad_request`: malformed or out of range. */
@@ -1946,6 +2301,424 @@ export interface operations {
             507: components["responses"]["no_space"];
         };
     };
+    listPorts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The ports. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "ports": [
+                     *         {
+                     *           "address": "127.0.0.1",
+                     *           "port": 3000,
+                     *           "process": "node"
+                     *         }
+                     *       ],
+                     *       "truncated": false
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PortList"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    listPreviews: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The previews. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "previews": [
+                     *         {
+                     *           "expires_at_ms": 1790028800000,
+                     *           "id": "p3000-5f0c7b1e7d",
+                     *           "port": 3000,
+                     *           "session": "ses_01m3250v000000000000000001",
+                     *           "url": "http://p3000-5f0c7b1e7d.localhost:7878/?ostler_preview=0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PreviewList"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    createPreview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "port": 3000
+                 *     }
+                 */
+                "application/json": components["schemas"]["CreatePreview"];
+            };
+        };
+        responses: {
+            /** @description The preview. */
+            201: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "expires_at_ms": 1790028800000,
+                     *       "id": "p3000-5f0c7b1e7d",
+                     *       "port": 3000,
+                     *       "session": "ses_01m3250v000000000000000001",
+                     *       "url": "http://p3000-5f0c7b1e7d.localhost:7878/?ostler_preview=0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PreviewView"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too_large"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    deletePreview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+                /**
+                 * @description Name of the preview.
+                 * @example p3000-5f0c7b1e7d
+                 */
+                preview: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The preview that was ended. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "expires_at_ms": 1790028800000,
+                     *       "id": "p3000-5f0c7b1e7d",
+                     *       "port": 3000,
+                     *       "session": "ses_01m3250v000000000000000001",
+                     *       "url": "http://p3000-5f0c7b1e7d.localhost:7878/?ostler_preview=0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PreviewView"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    listProcesses: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The commands. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "processes": [
+                     *         {
+                     *           "age_ms": 12,
+                     *           "command": "while sleep 1; do date; done",
+                     *           "kept_from": 0,
+                     *           "name": "web",
+                     *           "written": 0
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProcessList"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    startProcess: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "command": "while sleep 1; do date; done",
+                 *       "name": "web"
+                 *     }
+                 */
+                "application/json": components["schemas"]["StartProcess"];
+            };
+        };
+        responses: {
+            /** @description The command. */
+            201: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "age_ms": 12,
+                     *       "command": "while sleep 1; do date; done",
+                     *       "kept_from": 0,
+                     *       "name": "web",
+                     *       "written": 0
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProcessView"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too_large"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    readProcessOutput: {
+        parameters: {
+            query?: {
+                /** @description First byte wanted; the end of the output where it is absent. */
+                offset?: number;
+                /** @description Most bytes; 49152 where it is absent. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+                /**
+                 * @description Name of the command.
+                 * @example web
+                 */
+                process: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The piece. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "next_offset": 29,
+                     *       "offset": 0,
+                     *       "output": "Mon Sep 21 14:13:20 UTC 2026\n",
+                     *       "written": 29
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProcessOutput"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    stopProcess: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+                /**
+                 * @description Name of the command.
+                 * @example web
+                 */
+                process: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The command. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "age_ms": 8200,
+                     *       "command": "while sleep 1; do date; done",
+                     *       "exit_status": 143,
+                     *       "kept_from": 0,
+                     *       "name": "web",
+                     *       "written": 232
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProcessView"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
     submitPrompt: {
         parameters: {
             query?: never;
@@ -2056,6 +2829,159 @@ export interface operations {
             429: components["responses"]["overloaded"];
             500: components["responses"]["environment_or_internal"];
             503: components["responses"]["unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    listTerminals: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The terminals. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "terminals": [
+                     *         {
+                     *           "age_ms": 0,
+                     *           "name": "main"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["TerminalList"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    createTerminal: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "main",
+                 *       "window": {
+                 *         "columns": 120,
+                 *         "rows": 40
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["CreateTerminal"];
+            };
+        };
+        responses: {
+            /** @description The terminal. */
+            201: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "age_ms": 0,
+                     *       "name": "main"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["TerminalView"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too_large"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    deleteTerminal: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+                /**
+                 * @description Name of the terminal.
+                 * @example main
+                 */
+                terminal: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The terminal that was closed. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "age_ms": 93000,
+                     *       "exit_status": 129,
+                     *       "name": "main"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["TerminalView"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
             507: components["responses"]["no_space"];
         };
     };

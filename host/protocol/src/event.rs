@@ -78,6 +78,29 @@ pub enum EventBody {
     },
     /// A person asked the turn under way to stop.
     StopRequested,
+    /// A person started a command in the background of the sandbox. (What the agent starts are its tool calls.)
+    ProcessStarted {
+        /// Name of the command.
+        process: String,
+        /// Its command line.
+        command: String,
+        /// Who asked.
+        by: Person,
+    },
+    /// A person opened a terminal in the sandbox.
+    TerminalOpened {
+        /// Name of the terminal.
+        terminal: String,
+        /// Who asked.
+        by: Person,
+    },
+    /// A port of the sandbox can be seen under an address of its own.
+    PreviewOpened {
+        /// Name of the preview.
+        preview: String,
+        /// The port.
+        port: u16,
+    },
     /// A prompt was accepted.
     PromptSubmitted {
         /// Which.

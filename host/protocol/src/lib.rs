@@ -15,6 +15,7 @@ pub mod event;
 pub mod ids;
 #[cfg(feature = "openapi")]
 pub mod openapi;
+pub mod processes;
 
 pub use error::{ApiError, ErrorCode};
 pub use event::{Delta, Event, EventBody};

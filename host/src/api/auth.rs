@@ -29,9 +29,7 @@ impl ApiToken {
 
     /// A new token from the kernel's random numbers.
     fn generate() -> io::Result<Self> {
-        let mut bytes = [0_u8; LENGTH / 2];
-        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-        Ok(Self(hex::encode(bytes)))
+        random_hex(LENGTH / 2).map(Self)
     }
 
     /// The token itself, for a header.
@@ -40,15 +38,27 @@ impl ApiToken {
         &self.0
     }
 
-    /// Whether `candidate` is this token. Takes the same time wherever they differ: what is compared are digests,
-    /// and every byte of them.
+    /// Whether `candidate` is this token.
     #[must_use]
     pub fn matches(&self, candidate: &str) -> bool {
-        let ours = Sha256::digest(self.0.as_bytes());
-        let theirs = Sha256::digest(candidate.as_bytes());
-        let difference = ours.iter().zip(theirs.iter()).fold(0_u8, |seen, (a, b)| seen | (a ^ b));
-        std::hint::black_box(difference) == 0
+        equal(&self.0, candidate)
     }
+}
+
+/// Whether a secret is the one that was sent. Takes the same time wherever they differ: what is compared are digests,
+/// and every byte of them.
+pub(super) fn equal(secret: &str, sent: &str) -> bool {
+    let ours = Sha256::digest(secret.as_bytes());
+    let theirs = Sha256::digest(sent.as_bytes());
+    let difference = ours.iter().zip(theirs.iter()).fold(0_u8, |seen, (a, b)| seen | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+/// As many of the kernel's random bytes, as lowercase hexadecimal digits.
+pub(super) fn random_hex(bytes: usize) -> io::Result<String> {
+    let mut random = vec![0_u8; bytes];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(hex::encode(random))
 }
 
 impl fmt::Debug for ApiToken {

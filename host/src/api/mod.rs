@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  request ─► edge (request id, log, panics) ─► guard (Host, Origin, token) ─► router ─► handler ─► service traits
-//!                                                                                │
-//!                                                                                └─► /git (the forge's own router)
+//!     │                                                                          │
+//!     └ Host of a preview ─► preview (key) ─► the sandbox                        └─► /git (the forge's own router)
 //! ```
 //!
 //! Owns everything HTTP: no other module knows a route, a header or a status. Does not know SQL, WIT or git; what
@@ -18,14 +18,17 @@ mod error;
 mod extract;
 mod guard;
 mod page;
+mod preview;
 mod validate;
 
 mod events;
 mod feed;
 mod health;
+mod processes;
 mod pull_requests;
 mod repositories;
 mod sessions;
+mod terminals;
 
 mod serve;
 mod service;
@@ -43,15 +46,20 @@ use tokio_util::sync::CancellationToken;
 pub use auth::{ApiToken, TokenError, load_or_create_token, load_token};
 pub use error::ApiFailure;
 pub use guard::HostGuard;
+pub use preview::Previews;
 pub use router::router;
 pub use serve::{ServeError, serve};
-pub use service::{HealthSource, Repositories, SessionService};
+pub use service::{HealthSource, ProcessService, Repositories, SessionService};
 
 /// Everything that the handlers need. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
     /// The sessions of this host.
     pub sessions: Arc<dyn SessionService>,
+    /// What runs in their sandboxes.
+    pub processes: Arc<dyn ProcessService>,
+    /// Ports of sandboxes that can be seen in a browser.
+    pub previews: Arc<Previews>,
     /// The repositories of the built-in forge.
     pub repositories: Arc<dyn Repositories>,
     /// What the host says of itself.

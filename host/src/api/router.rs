@@ -3,11 +3,15 @@
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
 use ostler_protocol::ErrorCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{ApiFailure, ApiState, document, edge, events, guard, health, pull_requests, repositories, sessions};
+use super::{
+    ApiFailure, ApiState, document, edge, events, guard, health, preview, processes, pull_requests, repositories,
+    sessions, terminals,
+};
 
 /// The operations under `/v1`. Each handler brings its own path, method and description, so that a route is in the
 /// document, and what is in the document is a route.
@@ -26,20 +30,32 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(events::read))
         .routes(routes!(sessions::diff))
         .routes(routes!(sessions::blob))
+        .routes(routes!(processes::ports))
+        .routes(routes!(processes::list, processes::start))
+        .routes(routes!(processes::output))
+        .routes(routes!(processes::stop))
+        .routes(routes!(processes::previews, processes::preview))
+        .routes(routes!(processes::end_preview))
+        .routes(routes!(processes::terminals, processes::open_terminal))
+        .routes(routes!(processes::close_terminal))
         .routes(routes!(pull_requests::list))
         .routes(routes!(pull_requests::show))
 }
 
-/// Every route of the host. Nothing is answered without the token, not even an unknown path.
+/// Every route of the host. Nothing is answered without the token, not even an unknown path; requests for the host name of a
+/// preview never come to any of them.
 pub fn router(state: ApiState) -> Router {
     Router::new()
         .merge(Router::from(routes()))
+        // Not in the document, which knows no WebSockets; the operation that opens a terminal names it.
+        .route(terminals::ATTACH, get(terminals::attach))
         .with_state(state.clone())
         .nest("/git", state.git.clone())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(state, guard::admit))
+        .layer(from_fn_with_state(state.clone(), guard::admit))
         .layer(from_fn(edge::wrap))
+        .layer(from_fn_with_state(state, preview::divert))
 }
 
 async fn unknown_path(uri: Uri) -> ApiFailure {

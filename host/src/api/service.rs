@@ -5,10 +5,16 @@ use async_trait::async_trait;
 use ostler_protocol::api::{
     CreateSession, Diff, Health, PluginList, PromptAccepted, PullRequestView, RepositoryView, SessionView, SubmitPrompt,
 };
+use ostler_protocol::processes::{
+    self as protocol, CreateTerminal, PortList, ProcessList, ProcessOutput, ProcessView, StartProcess, TerminalList,
+    Window,
+};
 use ostler_protocol::{Event, PullRequestId, SessionId};
+use tokio::net::TcpStream;
 
 use super::ApiFailure;
 use crate::session::{SessionError, SessionFilter, Sessions, Subscription};
+use crate::workspace::TerminalView;
 
 /// The sessions of a host; the methods mean what they mean on [`Sessions`].
 #[async_trait]
@@ -49,6 +55,45 @@ pub trait SessionService: Send + Sync + 'static {
     ) -> Result<Vec<PullRequestView>, SessionError>;
     /// See [`Sessions::pull_request`].
     async fn pull_request(&self, id: PullRequestId) -> Result<(PullRequestView, Diff), SessionError>;
+}
+
+/// What runs in the sandboxes of sessions; the methods mean what they mean on [`Sessions`].
+#[async_trait]
+pub trait ProcessService: Send + Sync + 'static {
+    /// See [`Sessions::ports`].
+    async fn ports(&self, session: SessionId) -> Result<PortList, SessionError>;
+    /// See [`Sessions::connect`].
+    async fn connect(&self, session: SessionId, port: u16) -> Result<TcpStream, SessionError>;
+    /// See [`Sessions::start_process`].
+    async fn start_process(&self, session: SessionId, asked: StartProcess) -> Result<ProcessView, SessionError>;
+    /// See [`Sessions::processes`].
+    async fn processes(&self, session: SessionId) -> Result<ProcessList, SessionError>;
+    /// See [`Sessions::process_output`].
+    async fn process_output(
+        &self,
+        session: SessionId,
+        name: &str,
+        offset: Option<u64>,
+        max: u32,
+    ) -> Result<ProcessOutput, SessionError>;
+    /// See [`Sessions::stop_process`].
+    async fn stop_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError>;
+    /// See [`Sessions::preview_opened`].
+    async fn preview_opened(&self, session: SessionId, preview: String, port: u16) -> Result<(), SessionError>;
+    /// See [`Sessions::open_terminal`].
+    async fn open_terminal(
+        &self,
+        session: SessionId,
+        asked: CreateTerminal,
+    ) -> Result<protocol::TerminalView, SessionError>;
+    /// See [`Sessions::terminals`].
+    async fn terminals(&self, session: SessionId) -> Result<TerminalList, SessionError>;
+    /// See [`Sessions::view_terminal`].
+    async fn view_terminal(&self, session: SessionId, name: &str) -> Result<TerminalView, SessionError>;
+    /// See [`Sessions::resize_terminal`].
+    async fn resize_terminal(&self, session: SessionId, name: &str, size: Window) -> Result<(), SessionError>;
+    /// See [`Sessions::close_terminal`].
+    async fn close_terminal(&self, session: SessionId, name: &str) -> Result<protocol::TerminalView, SessionError>;
 }
 
 /// The repositories of the built-in forge. Names were checked before: 1 to 100 characters of `[a-z0-9._-]`,
@@ -130,5 +175,66 @@ impl SessionService for Sessions {
 
     async fn pull_request(&self, id: PullRequestId) -> Result<(PullRequestView, Diff), SessionError> {
         Self::pull_request(self, id).await
+    }
+}
+
+#[async_trait]
+impl ProcessService for Sessions {
+    async fn ports(&self, session: SessionId) -> Result<PortList, SessionError> {
+        Self::ports(self, session).await
+    }
+
+    async fn connect(&self, session: SessionId, port: u16) -> Result<TcpStream, SessionError> {
+        Self::connect(self, session, port).await
+    }
+
+    async fn start_process(&self, session: SessionId, asked: StartProcess) -> Result<ProcessView, SessionError> {
+        Self::start_process(self, session, asked).await
+    }
+
+    async fn processes(&self, session: SessionId) -> Result<ProcessList, SessionError> {
+        Self::processes(self, session).await
+    }
+
+    async fn process_output(
+        &self,
+        session: SessionId,
+        name: &str,
+        offset: Option<u64>,
+        max: u32,
+    ) -> Result<ProcessOutput, SessionError> {
+        Self::process_output(self, session, name, offset, max).await
+    }
+
+    async fn stop_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError> {
+        Self::stop_process(self, session, name).await
+    }
+
+    async fn preview_opened(&self, session: SessionId, preview: String, port: u16) -> Result<(), SessionError> {
+        Self::preview_opened(self, session, preview, port).await
+    }
+
+    async fn open_terminal(
+        &self,
+        session: SessionId,
+        asked: CreateTerminal,
+    ) -> Result<protocol::TerminalView, SessionError> {
+        Self::open_terminal(self, session, asked).await
+    }
+
+    async fn terminals(&self, session: SessionId) -> Result<TerminalList, SessionError> {
+        Self::terminals(self, session).await
+    }
+
+    async fn view_terminal(&self, session: SessionId, name: &str) -> Result<TerminalView, SessionError> {
+        Self::view_terminal(self, session, name).await
+    }
+
+    async fn resize_terminal(&self, session: SessionId, name: &str, size: Window) -> Result<(), SessionError> {
+        Self::resize_terminal(self, session, name, size).await
+    }
+
+    async fn close_terminal(&self, session: SessionId, name: &str) -> Result<protocol::TerminalView, SessionError> {
+        Self::close_terminal(self, session, name).await
     }
 }

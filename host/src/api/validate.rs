@@ -64,7 +64,7 @@ pub(super) fn digest(text: &str) -> Result<(), ApiFailure> {
 }
 
 /// Git writes `Name <email>` into one line, so neither may hold what would end it.
-fn person(person: &Person) -> Result<(), ApiFailure> {
+pub(super) fn person(person: &Person) -> Result<(), ApiFailure> {
     line("author.name", &person.name, MAX_NAME)?;
     line("author.email", &person.email, MAX_EMAIL)?;
     for (field, value) in [("author.name", &person.name), ("author.email", &person.email)] {

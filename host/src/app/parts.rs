@@ -17,7 +17,7 @@ use super::layout::Layout;
 use super::notify::Manager;
 use super::privileges::User;
 use crate::agent::model::Models;
-use crate::api::{self, ApiFailure, ApiLimits, ApiState, ApiToken, HealthSource, HostGuard, Repositories};
+use crate::api::{self, ApiFailure, ApiLimits, ApiState, ApiToken, HealthSource, HostGuard, Previews, Repositories};
 use crate::cli::discovery::{self, Location};
 use crate::config::HostConfig;
 use crate::door::Outside;
@@ -178,6 +178,8 @@ pub(super) async fn serve(
     let stopping = CancellationToken::new();
     let state = ApiState {
         sessions: Arc::new(sessions.clone()),
+        processes: Arc::new(sessions.clone()),
+        previews: Arc::new(Previews::new(address.port(), Clock::system())),
         repositories: Arc::new(ForgeRepositories { forge: forge.clone(), url: url.clone() }),
         health: Arc::new(about),
         git: git_router(forge, Access::Full),

@@ -90,6 +90,14 @@ pub(super) enum Command {
     Events(Events),
     /// List and show pull requests
     Pr(Pr),
+    /// Open a shell in a session's sandbox, or come back to one
+    Shell(OpenShell),
+    /// Start, list, read and stop commands in the background of a session's sandbox
+    Process(Process),
+    /// List the ports on which something listens in a session's sandbox
+    Ports(Ports),
+    /// Show a port of a session's sandbox in a browser
+    Preview(Preview),
     /// List the repositories of the host
     Repositories(Listing),
     /// Import and list images of workspaces
@@ -258,6 +266,100 @@ pub(super) struct Events {
     /// Only events after this one
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     pub after: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "Ctrl-] leaves the shell, which goes on: the same command comes back to it.")]
+pub(super) struct OpenShell {
+    /// Which session: its id, or the beginning of it
+    pub session: Given<SessionId>,
+
+    /// Name of the terminal: comes back to it where it is open, opens it where it is not
+    #[arg(long, default_value = "main", value_name = "NAME")]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Process {
+    #[command(subcommand)]
+    pub command: ProcessCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ProcessCommand {
+    /// Start a command that goes on in the background
+    Start {
+        /// Which session: its id, or the beginning of it
+        session: Given<SessionId>,
+
+        /// Command line for bash
+        command: String,
+
+        /// Name of the command; chosen by the host when absent
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List them, those of the agent too, the oldest first
+    List {
+        /// Which session: its id, or the beginning of it
+        session: Given<SessionId>,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what is kept of the output of one
+    Output {
+        /// Which session: its id, or the beginning of it
+        session: Given<SessionId>,
+
+        /// Name of the command
+        name: String,
+
+        /// Go on until the command ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Stop one, with everything that it started
+    Stop {
+        /// Which session: its id, or the beginning of it
+        session: Given<SessionId>,
+
+        /// Name of the command
+        name: String,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ports {
+    /// Which session: its id, or the beginning of it
+    pub session: Given<SessionId>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Preview {
+    /// Which session: its id, or the beginning of it
+    pub session: Given<SessionId>,
+
+    /// The port in the sandbox
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+
+    /// Print the preview as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

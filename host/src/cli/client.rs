@@ -129,6 +129,11 @@ impl Client {
         }
     }
 
+    /// Ends something.
+    pub async fn delete<T: DeserializeOwned>(&self, operation: &'static str, path: &[&str]) -> Result<T, CliError> {
+        self.answer(operation, self.request(&self.http, Method::DELETE, path)).await
+    }
+
     /// Opens a stream of events after the event `after`.
     pub async fn stream(&self, session: &str, after: u64) -> Result<FrameStream, CliError> {
         let operation = "watch the session";

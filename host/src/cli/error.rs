@@ -67,6 +67,17 @@ pub enum CliError {
         #[source]
         source: reqwest::Error,
     },
+    /// There is no terminal to show a shell on.
+    #[error("a shell needs a terminal for its input and output")]
+    NoTerminal,
+    /// The connection that carries a shell failed.
+    #[error("the shell was left: {why}")]
+    Shell {
+        /// Why.
+        why: String,
+        /// Whose sandbox.
+        session: SessionId,
+    },
     /// The host answered with something else than it should.
     #[error("could not understand the host's answer to `{operation}`: {why}")]
     Answer {
@@ -257,7 +268,8 @@ impl CliError {
             }
             Self::Config(ConfigError::Read { .. }) => exit::ENVIRONMENT,
             Self::File { .. } | Self::Output(_) | Self::Runtime { .. } => exit::ENVIRONMENT,
-            Self::Terminal { .. } | Self::Unwell { .. } => exit::ENVIRONMENT,
+            Self::Terminal { .. } | Self::NoTerminal | Self::Unwell { .. } => exit::ENVIRONMENT,
+            Self::Shell { .. } => exit::HOST,
             Self::Launcher { .. } | Self::Images { .. } | Self::Componentize { .. } => exit::ENVIRONMENT,
             Self::Answer { .. } | Self::Telemetry(_) | Self::Config(ConfigError::Table { .. }) => exit::INTERNAL,
         }
@@ -302,6 +314,10 @@ impl CliError {
             }
             Self::NoneBegins { list, .. } => format!("`{list}` lists them"),
             Self::SeveralBegin { kind, .. } => format!("give more of the id of the {kind} that you mean"),
+            Self::NoTerminal => "for a command without a terminal there is `ostler process start`".to_owned(),
+            Self::Shell { session, .. } => {
+                format!("the shell goes on: `ostler shell {session}` comes back to it")
+            }
             Self::Terminal { .. } => "watch in plain lines with `--plain`".to_owned(),
             Self::Repository { hint, .. } => hint.clone(),
             Self::Config(ConfigError::Read { source, .. }) => match source.kind() {

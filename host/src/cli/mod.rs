@@ -23,10 +23,12 @@ mod listing;
 mod logs;
 mod manual;
 mod plugins;
+mod processes;
 mod prompt;
 mod pulls;
 mod run;
 mod sessions;
+mod shell;
 mod up;
 
 mod feed;
@@ -110,6 +112,10 @@ async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Re
         Command::Sessions(list) => sessions::list(list, &client, printer).await,
         Command::Diff(diff) => sessions::diff(diff, &client, printer).await,
         Command::Events(events) => sessions::events(events, &client, printer).await,
+        Command::Shell(shell) => shell::execute(shell, &client, printer).await,
+        Command::Process(process) => processes::execute(process, &client, printer).await,
+        Command::Ports(ports) => processes::ports(ports, &client, printer).await,
+        Command::Preview(preview) => processes::preview(preview, &client, printer).await,
         Command::Pr(pull) => pulls::execute(pull, &client, printer).await,
         Command::Plugins(Plugins { command: PluginsCommand::List(list) }) => {
             plugins::list(list, &client, printer).await

@@ -60,6 +60,11 @@ impl Printer {
         })
     }
 
+    /// Prints what a terminal shows, as it is: for a shell, whose programs drive the person's terminal as over ssh.
+    pub fn shown(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(CliError::Output)
+    }
+
     /// Prints one line of data.
     pub fn line(&mut self, text: &str) -> Result<(), CliError> {
         self.data(&format!("{text}\n"))

@@ -105,6 +105,15 @@ fn milestone(body: &EventBody) -> Vec<Line> {
             let rest = format!(" {replaced} messages became a summary{who} ({tokens}); {}", clean(reason));
             vec![vec![piece(Tone::Caution, "context compacted:"), piece(Tone::Plain, rest)]]
         }
+        EventBody::ProcessStarted { process, command, by } => {
+            let rest = format!(" {}: {} (by {})", clean(process), one_line(command, LINE), person(by));
+            vec![vec![piece(Tone::Strong, "started in the background:"), plain(rest)]]
+        }
+        EventBody::TerminalOpened { terminal, by } => {
+            let rest = format!(" {} (by {})", clean(terminal), person(by));
+            vec![vec![piece(Tone::Strong, "terminal opened:"), plain(rest)]]
+        }
+        EventBody::PreviewOpened { port, .. } => faint(format!("preview of port {port} opened")),
         EventBody::StopRequested => vec![vec![piece(Tone::Caution, "stop was asked for")]],
         EventBody::BranchPushed { branch, commit } => faint(format!("pushed {} at {}", clean(branch), short(commit))),
         EventBody::PullRequestOpened { number, title, url, .. } => {

@@ -96,6 +96,7 @@ impl State {
             | EventBody::EgressTraffic { .. }
             | EventBody::Notice { .. }
             | EventBody::Unknown => {}
+            EventBody::ProcessStarted { .. } | EventBody::TerminalOpened { .. } | EventBody::PreviewOpened { .. } => {}
         }
     }
 

@@ -23,6 +23,7 @@ mod machine;
 mod mailbox;
 mod measure;
 mod model_calls;
+mod processes;
 mod publish;
 mod registry;
 mod services;

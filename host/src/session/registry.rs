@@ -279,7 +279,7 @@ impl Registry {
     }
 }
 
-fn check_person(person: Person) -> Result<Person, SessionError> {
+pub(super) fn check_person(person: Person) -> Result<Person, SessionError> {
     let bad = |field: &str, value: &str, right: &str| {
         let message = format!("the author's {field} is `{value}`, it must be {right}");
         Err(SessionError::new(ErrorCode::BadRequest, message))

@@ -27,6 +27,7 @@ mod limits;
 mod link;
 mod memory;
 mod meter;
+mod mint;
 mod recovery;
 mod requests;
 mod rights;

@@ -184,7 +184,7 @@ impl Launcher {
                     DescriptorKind::DoorTcp => &mut sockets.door_tcp,
                     DescriptorKind::DoorDns => &mut sockets.door_dns,
                     DescriptorKind::DoorDnsV6 => &mut sockets.door_dns_v6,
-                    DescriptorKind::Control => return,
+                    DescriptorKind::Control | DescriptorKind::Minted => return,
                 };
                 *place = Some(Rc::new(descriptor));
             }

@@ -25,6 +25,17 @@ const ORDER: &[&str] = &[
     "readEvents",
     "listSessions",
     "getSessionDiff",
+    "listPorts",
+    "startProcess",
+    "listProcesses",
+    "readProcessOutput",
+    "stopProcess",
+    "createPreview",
+    "listPreviews",
+    "deletePreview",
+    "createTerminal",
+    "listTerminals",
+    "deleteTerminal",
     "getBlob",
     "listPullRequests",
     "getPullRequest",
@@ -89,6 +100,9 @@ async fn the_example_of_every_operation_works_on_a_real_host() -> Result<()> {
             "createSession" => {
                 real.insert("session", answer["id"].as_str().context("an id")?.to_owned());
             }
+            "createPreview" => {
+                real.insert("preview", answer["id"].as_str().context("an id")?.to_owned());
+            }
             "submitPrompt" => {
                 let events = host.client.wait_until_idle(real["session"].parse()?).await?;
                 for event in events {
@@ -104,7 +118,7 @@ async fn the_example_of_every_operation_works_on_a_real_host() -> Result<()> {
             _ => {}
         }
     }
-    assert_eq!(real.len(), 3, "the session wrote a blob and opened a pull request: {real:?}");
+    assert_eq!(real.len(), 4, "the session wrote a blob, opened a pull request and has a preview: {real:?}");
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 /// A program on a pseudo-terminal, and what a person sees of it.
-struct Terminal {
+pub(super) struct Terminal {
     child: Child,
     master: File,
     slave: File,
@@ -23,7 +23,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(command: &Command, columns: u16, rows: u16) -> Result<Self> {
+    pub(super) fn start(command: &Command, columns: u16, rows: u16) -> Result<Self> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
         grantpt(&master)?;
         unlockpt(&master)?;
@@ -57,11 +57,11 @@ impl Terminal {
         self.seen.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&mut self, keys: &str) -> Result<()> {
+    pub(super) fn send(&mut self, keys: &str) -> Result<()> {
         self.master.write_all(keys.as_bytes()).context("press keys")
     }
 
-    fn resize(&mut self, columns: u16, rows: u16) -> Result<()> {
+    pub(super) fn resize(&mut self, columns: u16, rows: u16) -> Result<()> {
         self.parser().screen_mut().set_size(rows, columns);
         tcsetwinsize(&self.slave, winsize(columns, rows)).context("resize the terminal")
     }
@@ -80,12 +80,12 @@ impl Terminal {
         Ok(parser.screen().contents())
     }
 
-    fn wait_for_text(&self, text: &str) -> Result<String> {
+    pub(super) fn wait_for_text(&self, text: &str) -> Result<String> {
         self.wait_for(text, |screen| screen.contents().contains(text))
     }
 
     /// Waits for the end of the program; the terminal must be as it was before.
-    fn ended(&mut self) -> Result<ExitStatus> {
+    pub(super) fn ended(&mut self) -> Result<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait()? {

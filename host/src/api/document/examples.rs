@@ -7,6 +7,10 @@ use ostler_protocol::api::{
     SessionStatus, SessionView, SubmitPrompt,
 };
 use ostler_protocol::event::{Person, TurnOutcome};
+use ostler_protocol::processes::{
+    CreatePreview, CreateTerminal, PortList, PortView, PreviewList, PreviewView, ProcessList, ProcessOutput,
+    ProcessView, StartProcess, TerminalList, TerminalView, Window,
+};
 use ostler_protocol::{Delta, Event, EventBody, PromptId, PullRequestId, SessionId, TurnId};
 use ulid::Ulid;
 
@@ -187,4 +191,75 @@ pub(in crate::api) fn health() -> Health {
 fn cursor(text: &str) -> String {
     use base64::Engine;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("1 {text}"))
+}
+
+/// The name of a preview.
+pub(in crate::api) const PREVIEW: &str = "p3000-5f0c7b1e7d";
+
+pub(in crate::api) fn ports() -> PortList {
+    let port = PortView { port: 3000, address: "127.0.0.1".into(), process: Some("node".into()) };
+    PortList { ports: vec![port], truncated: false }
+}
+
+pub(in crate::api) fn start_process() -> StartProcess {
+    StartProcess { name: Some("web".into()), command: "while sleep 1; do date; done".into(), author: None }
+}
+
+pub(in crate::api) fn process() -> ProcessView {
+    ProcessView {
+        name: "web".into(),
+        command: start_process().command,
+        exit_status: None,
+        age_ms: 12,
+        written: 0,
+        kept_from: 0,
+    }
+}
+
+pub(in crate::api) fn stopped_process() -> ProcessView {
+    ProcessView { exit_status: Some(143), age_ms: 8200, written: 232, ..process() }
+}
+
+pub(in crate::api) fn processes() -> ProcessList {
+    ProcessList { processes: vec![process()] }
+}
+
+pub(in crate::api) fn process_output() -> ProcessOutput {
+    let output = "Mon Sep 21 14:13:20 UTC 2026\n".to_owned();
+    ProcessOutput { offset: 0, next_offset: 29, written: 29, output, exit_status: None }
+}
+
+pub(in crate::api) fn create_preview() -> CreatePreview {
+    CreatePreview { port: 3000 }
+}
+
+pub(in crate::api) fn preview() -> PreviewView {
+    let key = "0f".repeat(32);
+    PreviewView {
+        id: PREVIEW.into(),
+        session: session_id(),
+        port: 3000,
+        url: format!("http://{PREVIEW}.localhost:7878/?ostler_preview={key}"),
+        expires_at_ms: AT_MS + 8 * 3_600_000,
+    }
+}
+
+pub(in crate::api) fn previews() -> PreviewList {
+    PreviewList { previews: vec![preview()] }
+}
+
+pub(in crate::api) fn create_terminal() -> CreateTerminal {
+    CreateTerminal { name: Some("main".into()), window: Window { rows: 40, columns: 120 }, author: None }
+}
+
+pub(in crate::api) fn terminal() -> TerminalView {
+    TerminalView { name: "main".into(), exit_status: None, age_ms: 0 }
+}
+
+pub(in crate::api) fn closed_terminal() -> TerminalView {
+    TerminalView { exit_status: Some(129), age_ms: 93_000, ..terminal() }
+}
+
+pub(in crate::api) fn terminals() -> TerminalList {
+    TerminalList { terminals: vec![terminal()] }
 }

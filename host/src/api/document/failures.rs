@@ -31,6 +31,10 @@ failures! {
     Following = [BadRequest, NotFound, Conflict, Overloaded, Unavailable, NoSpace];
     /// Of reading a living workspace.
     Comparing = [BadRequest, NotFound, Overloaded, Unavailable, SandboxFailed, NoSpace];
+    /// Of looking into a sandbox, or ending something in it.
+    Inside = [BadRequest, NotFound, Conflict, Overloaded, Unavailable, SandboxFailed, NoSpace];
+    /// Of starting something in a sandbox.
+    Acting = [BadRequest, NotFound, Conflict, TooLarge, Overloaded, Unavailable, SandboxFailed, NoSpace];
     /// Of a request with a body, and perhaps a key.
     Taking = [BadRequest, NotFound, Conflict, TooLarge, Overloaded, Unavailable, NoSpace];
 }

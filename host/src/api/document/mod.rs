@@ -50,7 +50,7 @@ in the host's log.
 **Pages.** A list answers at most `limit` items and `next_cursor` where there are more: send it as `cursor`. A page begins \
 after the last item of the one before, so that what is made or goes meanwhile neither doubles nor hides anything.
 
-**Repeating.** `GET`, `PUT` and `stop` can be repeated safely. A `POST` that makes a session or gives a prompt takes an \
+**Repeating.** `GET`, `PUT`, `DELETE` and `stop` can be repeated safely. A `POST` that makes a session or gives a prompt takes an \
 `Idempotency-Key`: the same key with the same request is done once, also across a crash of the host, and answered as the \
 first time; with another request it is a `conflict`. A host remembers the key of every session, and a session those of its \
 last {REMEMBERED_KEYS} prompts.
@@ -72,6 +72,7 @@ version: ignore what you do not know."
         (name = "host", description = "The host itself"),
         (name = "repositories", description = "Repositories of the built-in forge; filled and read by git at their `clone_url`"),
         (name = "sessions", description = "An agent at work on a repository"),
+        (name = "processes", description = "What runs in a session's sandbox beside the agent's tools"),
         (name = "pull requests", description = "What came out")
     ),
     components(schemas(ApiError, Delta, Format, api::CaughtUp)),
@@ -96,7 +97,7 @@ pub(super) fn frame() -> OpenApi {
 /// Adds what all operations have in common.
 pub(super) fn finish(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
-        for operation in [&mut item.get, &mut item.put, &mut item.post].into_iter().flatten() {
+        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
             common(operation);
             operation.parameters.iter_mut().flatten().for_each(never_null);
             for (status, response) in &mut operation.responses.responses {

@@ -16,8 +16,12 @@ use ostler_protocol::api::{
     RefusedPlugin, RepositoryView, SessionStatus, SessionView, SubmitPrompt,
 };
 use ostler_protocol::event::Person;
+use ostler_protocol::processes::{
+    self as protocol, CreateTerminal, PortList, PortView, ProcessList, ProcessOutput, ProcessView, StartProcess,
+    TerminalList, Window,
+};
 use ostler_protocol::{Delta, ErrorCode, Event, EventBody, PromptId, PullRequestId, SessionId};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +29,7 @@ use tower::ServiceExt;
 
 use crate::api::*;
 use crate::session::{SessionError, SessionFilter, Subscription};
+use crate::workspace::TerminalView;
 
 pub const TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 pub const SESSION: &str = "ses_01jd3kq4v5w6x7y8z9a0b1c2d3";
@@ -178,6 +183,71 @@ impl SessionService for Fake {
 }
 
 #[async_trait]
+impl ProcessService for Fake {
+    async fn ports(&self, session: SessionId) -> Result<PortList, SessionError> {
+        self.check(session)?;
+        Ok(PortList {
+            ports: vec![PortView { port: 3000, address: "127.0.0.1".into(), process: Some("node\u{1b}[2J".into()) }],
+            truncated: false,
+        })
+    }
+    async fn connect(&self, session: SessionId, _: u16) -> Result<TcpStream, SessionError> {
+        self.check(session)?;
+        Err(SessionError::new(ErrorCode::Conflict, "there is no sandbox that runs"))
+    }
+    async fn start_process(&self, session: SessionId, _: StartProcess) -> Result<ProcessView, SessionError> {
+        self.check(session)?;
+        Err(SessionError::new(ErrorCode::Conflict, "there is no sandbox that runs"))
+    }
+    async fn processes(&self, session: SessionId) -> Result<ProcessList, SessionError> {
+        self.check(session)?;
+        Ok(ProcessList { processes: Vec::new() })
+    }
+    async fn process_output(
+        &self,
+        session: SessionId,
+        _: &str,
+        _: Option<u64>,
+        _: u32,
+    ) -> Result<ProcessOutput, SessionError> {
+        self.check(session)?;
+        Err(SessionError::new(ErrorCode::Conflict, "there is no sandbox that runs"))
+    }
+    async fn stop_process(&self, session: SessionId, _: &str) -> Result<ProcessView, SessionError> {
+        self.check(session)?;
+        Err(SessionError::new(ErrorCode::Conflict, "there is no sandbox that runs"))
+    }
+    async fn preview_opened(&self, session: SessionId, _: String, _: u16) -> Result<(), SessionError> {
+        self.check(session)?;
+        Ok(())
+    }
+    async fn open_terminal(
+        &self,
+        session: SessionId,
+        _: CreateTerminal,
+    ) -> Result<protocol::TerminalView, SessionError> {
+        self.check(session)?;
+        Err(SessionError::new(ErrorCode::Conflict, "there is no sandbox that runs"))
+    }
+    async fn terminals(&self, session: SessionId) -> Result<TerminalList, SessionError> {
+        self.check(session)?;
+        Ok(TerminalList { terminals: Vec::new() })
+    }
+    async fn view_terminal(&self, session: SessionId, _: &str) -> Result<TerminalView, SessionError> {
+        self.check(session)?;
+        Err(SessionError::new(ErrorCode::Conflict, "there is no sandbox that runs"))
+    }
+    async fn resize_terminal(&self, session: SessionId, _: &str, _: Window) -> Result<(), SessionError> {
+        self.check(session)?;
+        Err(SessionError::new(ErrorCode::Conflict, "there is no sandbox that runs"))
+    }
+    async fn close_terminal(&self, session: SessionId, _: &str) -> Result<protocol::TerminalView, SessionError> {
+        self.check(session)?;
+        Err(SessionError::new(ErrorCode::Conflict, "there is no sandbox that runs"))
+    }
+}
+
+#[async_trait]
 impl Repositories for Fake {
     async fn create(&self, name: &str) -> Result<RepositoryView, ApiFailure> {
         Ok(RepositoryView {
@@ -260,6 +330,8 @@ impl TestHost {
         let stopping = CancellationToken::new();
         let app = router(ApiState {
             sessions: fake.clone(),
+            processes: fake.clone(),
+            previews: Arc::new(Previews::new(7878, crate::session::Clock::system())),
             repositories: fake.clone(),
             health: fake.clone(),
             git,

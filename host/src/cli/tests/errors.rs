@@ -16,7 +16,7 @@ use crate::telemetry::TelemetryError;
 const SESSION: &str = "ses_01jd3kq4v5w6x7y8z9a0b1c2d3";
 
 /// Kinds of errors, counted by [`kind`].
-const KINDS: usize = 33;
+const KINDS: usize = 35;
 
 /// The number of an error's kind. A new kind belongs here, into [`KINDS`], and into the list below.
 fn kind(error: &CliError) -> usize {
@@ -54,6 +54,8 @@ fn kind(error: &CliError) -> usize {
         CliError::Config(_) => 30,
         CliError::NoLog { .. } => 31,
         CliError::Unwell { .. } => 32,
+        CliError::NoTerminal => 33,
+        CliError::Shell { .. } => 34,
     }
 }
 
@@ -84,6 +86,8 @@ fn of_the_host() -> Vec<CliError> {
         CliError::StreamBroken,
         CliError::Turn { message: "the turn was stopped".into(), exit: 7, session: SESSION.parse().unwrap() },
         CliError::Detached { session: SESSION.parse().unwrap() },
+        CliError::Shell { why: "the host is stopping".into(), session: SESSION.parse().unwrap() },
+        CliError::NoTerminal,
     ]
 }
 

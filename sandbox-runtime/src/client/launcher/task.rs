@@ -43,12 +43,14 @@ pub(super) struct Descriptors {
     door_tcp: Option<OwnedFd>,
     door_dns: Option<OwnedFd>,
     door_dns_v6: Option<OwnedFd>,
+    minted: Vec<OwnedFd>,
 }
 
 impl Answer {
     pub(super) fn started(self, words: &str) -> Result<Started, LauncherClientError> {
-        let Descriptors { control: Some(control), door_tcp: Some(door_tcp), door_dns: Some(door_dns), door_dns_v6 } =
-            self.descriptors
+        let Descriptors {
+            control: Some(control), door_tcp: Some(door_tcp), door_dns: Some(door_dns), door_dns_v6, ..
+        } = self.descriptors
         else {
             return Err(LauncherClientError::Unexpected { request: words.to_owned() });
         };
@@ -61,6 +63,13 @@ impl Answer {
     pub(super) fn ended(self, words: &str) -> Result<Option<String>, LauncherClientError> {
         match self.reply {
             Reply::Ended { died } => Ok(died),
+            _ => Err(LauncherClientError::Unexpected { request: words.to_owned() }),
+        }
+    }
+
+    pub(super) fn minted(self, words: &str, count: u32) -> Result<Vec<OwnedFd>, LauncherClientError> {
+        match self.reply {
+            Reply::Done if self.descriptors.minted.len() == count as usize => Ok(self.descriptors.minted),
             _ => Err(LauncherClientError::Unexpected { request: words.to_owned() }),
         }
     }
@@ -187,6 +196,7 @@ impl Task {
                     DescriptorKind::DoorTcp => sent.descriptors.door_tcp = descriptor,
                     DescriptorKind::DoorDns => sent.descriptors.door_dns = descriptor,
                     DescriptorKind::DoorDnsV6 => sent.descriptors.door_dns_v6 = descriptor,
+                    DescriptorKind::Minted => sent.descriptors.minted.extend(descriptor),
                 }
             }
             Message::Reply(reply) => {

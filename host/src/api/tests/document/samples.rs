@@ -132,6 +132,9 @@ fn endings() -> Vec<EventBody> {
             reason: "the push did not end: the disk of the forge is full".into(),
             failure: Some(ErrorCode::NoSpace),
         },
+        EventBody::ProcessStarted { process: "web".into(), command: "npm start".into(), by: person() },
+        EventBody::TerminalOpened { terminal: "main".into(), by: person() },
+        EventBody::PreviewOpened { preview: "p3000-5f0c7b1e7d".into(), port: 3000 },
         EventBody::EgressDecided {
             host: "example.org".into(),
             port: Some(443),

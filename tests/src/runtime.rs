@@ -41,8 +41,8 @@ pub struct Runtime {
     /// Digest of the test image.
     pub image: String,
     uid_first: u32,
-    /// Removes the folder; `None` for a folder of another process.
-    owned: Option<tempfile::TempDir>,
+    /// Removes the folder and frees the uids; `None` for a folder of another process.
+    owned: Option<(tempfile::TempDir, fs::File)>,
 }
 
 impl Runtime {
@@ -66,12 +66,12 @@ impl Runtime {
         let owned = tempfile::Builder::new().prefix("ostler-runtime-").tempdir()?;
         fs::set_permissions(owned.path(), fs::Permissions::from_mode(0o755))?;
         crate::host::copy_image(image, &owned.path().join("data"))?;
-        // Ranges of its own above those of installed hosts, so that its processes can be told from others by their uid. The
-        // largest number is no uid.
-        let uid_first = 0xf000_0000 + (std::process::id() % 15) * Self::UID_RANGES * 65_536;
+        let (slot, lock) = take_slot()?;
+        // Ranges of its own above those of installed hosts, so that its processes can be told from others by their uid.
+        let uid_first = 0xf000_0000 + slot * Self::UID_RANGES * 65_536;
         fs::write(owned.path().join("uid"), uid_first.to_string())?;
         let mut runtime = Self::at(owned.path())?;
-        runtime.owned = Some(owned);
+        runtime.owned = Some((owned, lock));
         Ok(runtime)
     }
 
@@ -179,6 +179,22 @@ impl Drop for Runtime {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
+    }
+}
+
+/// Ranges of uids that no other runtime of the machine has, as long as the file is open.
+fn take_slot() -> Result<(u32, fs::File)> {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        // One less than there is room for: the largest number is no uid.
+        for slot in 0..15 {
+            let lock = fs::File::create(std::env::temp_dir().join(format!("ostler-test-uids-{slot}.lock")))?;
+            if lock.try_lock().is_ok() {
+                return Ok((slot, lock));
+            }
+        }
+        ensure!(Instant::now() < until, "fifteen other runtimes have all uids that tests may use");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

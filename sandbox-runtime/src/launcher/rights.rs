@@ -24,6 +24,8 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN // namespaces, mounts, id m
     .union(CapabilitySet::DAC_OVERRIDE)
     // Looking at a folder of another user without touching its time.
     .union(CapabilitySet::FOWNER)
+    // The overlay of a sandbox works with the rights of who mounted it: without this, setgid bits that are set in there get lost.
+    .union(CapabilitySet::FSETID)
     // The nodes that a sandbox's devices are made of.
     .union(CapabilitySet::MKNOD)
     // Id maps of more than one's own.

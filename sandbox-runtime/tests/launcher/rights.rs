@@ -11,8 +11,8 @@ use rustix::fs::{SealFlags, fcntl_get_seals};
 
 use crate::support::{Bench, done, processes_where};
 
-/// CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID, SYS_ADMIN, MKNOD
-const CAPABILITIES: &str = "00000000082000cb";
+/// CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SYS_ADMIN, MKNOD
+const CAPABILITIES: &str = "00000000082000db";
 
 fn status(pid: i32) -> Option<BTreeMap<String, String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -25,6 +25,7 @@ use crate::defence::Defence;
 use crate::process;
 use crate::step::Step;
 use crate::store::Store;
+use crate::worker::seccomp;
 
 /// The launcher is ended last when the machine is out of memory.
 const OOM_SCORE: &str = "-900";
@@ -177,6 +178,8 @@ fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Laun
         None => seal(crate::guest_image::bytes())?,
     };
     let listener = Listener::open(&config)?;
+    // Once, for all workers.
+    seccomp::program()?;
     rights::give_up(&config.weakened)?;
     for gap in cgroups.gaps() {
         log(&format!("not limited here: {}", gap.words()));

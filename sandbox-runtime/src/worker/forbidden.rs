@@ -122,9 +122,6 @@ fn system(found: &Spec) -> Result<(), Failure> {
     if linux.rootfs_propagation().as_deref().is_some_and(|propagation| propagation != "private") {
         return Err(refused("mounts of its root would be seen outside"));
     }
-    if linux.seccomp().is_none() {
-        return Err(refused("it has no filter of system calls"));
-    }
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     let missing = [
         LinuxNamespaceType::User,
@@ -242,7 +239,6 @@ mod tests {
             ),
             ("/linux/resources", json!({"devices": [{"allow": true, "access": "rwm"}]}), "it allows devices"),
             ("/linux/rootfsPropagation", json!("shared"), "mounts of its root would be seen outside"),
-            ("/linux/seccomp", Value::Null, "it has no filter of system calls"),
             ("/linux/namespaces", json!([{"type": "user"}]), "it has no net namespace of its own"),
             ("/hooks", json!({"poststart": [{"path": "/bin/sh"}]}), "it has hooks"),
             ("/process/noNewPrivileges", json!(false), "its processes could get new privileges"),

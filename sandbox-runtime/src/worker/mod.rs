@@ -19,7 +19,7 @@ mod forbidden;
 mod log;
 mod overlay;
 pub(crate) mod record;
-mod seccomp;
+pub(crate) mod seccomp;
 mod spec;
 mod staging;
 pub(crate) mod trial;
@@ -173,7 +173,7 @@ impl Worker<'_> {
         let failed = |op: &str, error: &dyn std::error::Error| {
             failure(FailureKind::System, op, format!("{}{}", chain(error), log.tail()))
         };
-        let executor = Guest::new(&self.guest);
+        let executor = Guest::new(&self.guest, self.filter()?);
         let builder = ContainerBuilder::new("sandbox".to_owned(), SyscallType::default())
             .with_root_path(staging::STATE)
             .map_err(|error| failed("prepare container", &error))?;
@@ -194,6 +194,15 @@ impl Worker<'_> {
         groups.limit_cpu(self.job.limits)?;
         container.start().map_err(|error| failed("start container", &error))?;
         self.tell(&Report::Started { pid: first.as_raw_nonzero().get() }, Some(&descriptor))
+    }
+
+    /// The filter of system calls; a specification has one only where there is none here.
+    fn filter(&self) -> Result<Option<&'static [libc::sock_filter]>, Failure> {
+        let weakened = &self.job.weakened;
+        if weakened.lacks(Defence::SystemCallFilter) || spec::has_filter(weakened) {
+            return Ok(None);
+        }
+        seccomp::program().map(Some)
     }
 
     fn tell(&self, report: &Report, descriptor: Option<&OwnedFd>) -> Result<(), Failure> {

@@ -90,6 +90,12 @@ const OPEN_FILES: u64 = 65_536;
 /// The first to be ended when the machine is out of memory: before the host, after nothing.
 const OOM_SCORE: i32 = 500;
 
+/// Whether the filter of system calls is libcontainer's to load, which compiles it anew each time. Who may get new privileges
+/// must load it while it still has some, and that is before the last step, which loads ours.
+pub(super) fn has_filter(weakened: &Weakened) -> bool {
+    weakened.lacks(Defence::NoNewPrivileges)
+}
+
 /// Builds the specification. The namespaces are joined by descriptor, which libcontainer inherits.
 pub(super) fn specification(job: &Job, user: BorrowedFd<'_>, network: BorrowedFd<'_>) -> Value {
     let by_descriptor = |descriptor: BorrowedFd<'_>| format!("/proc/self/fd/{}", descriptor.as_raw_fd());
@@ -118,11 +124,10 @@ pub(super) fn specification(job: &Job, user: BorrowedFd<'_>, network: BorrowedFd
             "cgroupsPath": job.cgroups.oci_path(&job.record.sandbox),
             "maskedPaths": if lacks(Defence::MaskedPaths) { Vec::new() } else { masked() },
             "readonlyPaths": if lacks(Defence::ReadOnlyPaths) { &[] } else { READ_ONLY.as_slice() },
-            "seccomp": seccomp::profile(),
         },
     });
-    if lacks(Defence::SystemCallFilter) {
-        specification["linux"]["seccomp"] = Value::Null;
+    if has_filter(&job.weakened) && !lacks(Defence::SystemCallFilter) {
+        specification["linux"]["seccomp"] = seccomp::profile();
     }
     if lacks(Defence::OwnNetwork)
         && let Some(mounts) = specification["mounts"].as_array_mut()

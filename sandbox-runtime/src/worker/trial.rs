@@ -32,7 +32,7 @@ pub(crate) fn mount_root(scratch: &Path, uid_base: u32) -> Result<(), Failure> {
 
 /// Becomes the guest. Returns only where that is refused.
 pub(crate) fn execute(guest: &OwnedFd) -> Failure {
-    match Guest::new(guest).exec(&Spec::default()) {
+    match Guest::new(guest, None).exec(&Spec::default()) {
         Err(error) => failure(FailureKind::System, "execute the guest from memory", super::chain(&error)),
         Ok(()) => failure(FailureKind::System, "execute the guest from memory", "it came back"),
     }

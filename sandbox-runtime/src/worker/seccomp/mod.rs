@@ -14,8 +14,11 @@
 //! that `bpf` does not give.
 
 mod calls;
+mod program;
 
 use serde_json::{Value, json};
+
+pub(crate) use program::program;
 
 /// Flags of `clone` that make a namespace: mount, cgroup, uts, ipc, user, pid, network.
 const NEW_NAMESPACES: [u64; 7] =
@@ -41,7 +44,7 @@ const ARCHITECTURE: &str = "SCMP_ARCH_X86_64";
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: &str = "SCMP_ARCH_AARCH64";
 
-/// The profile as part of an OCI specification.
+/// The profile, as it would be part of an OCI specification.
 pub(super) fn profile() -> Value {
     let mut rules = Vec::new();
     for (_, names) in calls::ALLOWED {

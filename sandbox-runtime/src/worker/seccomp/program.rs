@@ -1,0 +1,103 @@
+//! The filter as the kernel takes it, compiled once.
+//!
+//! libcontainer compiles the filter of a specification for every container, which takes longer than everything else in the
+//! making of a sandbox. So it gets none, and the last step before the guest loads this one.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::sync::OnceLock;
+
+use libseccomp::error::SeccompError;
+use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use ostler_wire::{Failure, FailureKind};
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde_json::Value;
+
+use super::profile;
+use crate::step::failure;
+
+/// Most instructions that the kernel takes. Source: `BPF_MAXINSNS` in the kernel's `uapi/linux/bpf_common.h`.
+const MOST: usize = 4096;
+
+/// Bytes of an instruction.
+const SIZE: usize = size_of::<libc::sock_filter>();
+
+/// The program. The launcher asks before it forks, so that no worker has to compile.
+pub(crate) fn program() -> Result<&'static [libc::sock_filter], Failure> {
+    static COMPILED: OnceLock<Vec<libc::sock_filter>> = OnceLock::new();
+    if let Some(compiled) = COMPILED.get() {
+        return Ok(compiled);
+    }
+    let failed = |words: String| failure(FailureKind::System, "compile the system call filter", words);
+    let filter = compile(&profile()).map_err(|error| failed(error.to_string()))?;
+    let bytes = export(&filter).map_err(|error| failed(error.to_string()))?;
+    let instructions: Vec<_> = bytes.chunks_exact(SIZE).filter_map(instruction).collect();
+    if instructions.is_empty() || instructions.len() * SIZE != bytes.len() || instructions.len() > MOST {
+        return Err(failed(format!("it has {} bytes; at most {MOST} instructions are possible", bytes.len())));
+    }
+    Ok(COMPILED.get_or_init(|| instructions))
+}
+
+/// The library writes it to a descriptor only.
+fn export(filter: &ScmpFilterContext) -> std::io::Result<Vec<u8>> {
+    let mut file = File::from(memfd_create("ostler-filter", MemfdFlags::CLOEXEC)?);
+    filter.export_bpf(&file).map_err(std::io::Error::other)?;
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn instruction(bytes: &[u8]) -> Option<libc::sock_filter> {
+    let [c0, c1, jt, jf, k0, k1, k2, k3] = *bytes.first_chunk()?;
+    let (code, k) = (u16::from_ne_bytes([c0, c1]), u32::from_ne_bytes([k0, k1, k2, k3]));
+    Some(libc::sock_filter { code, jt, jf, k })
+}
+
+/// A name that this libseccomp does not know is left out, as by libcontainer: such a call gets the default answer.
+fn compile(profile: &Value) -> Result<ScmpFilterContext, SeccompError> {
+    let mut filter = ScmpFilterContext::new(ScmpAction::Errno(number(&profile["defaultErrnoRet"])))?;
+    // A binary tree: the order of calls does not matter for how long one takes.
+    filter.set_ctl_optimize(2)?;
+    for rule in profile["syscalls"].as_array().into_iter().flatten() {
+        let action = match rule["errnoRet"].is_null() {
+            true => ScmpAction::Allow,
+            false => ScmpAction::Errno(number(&rule["errnoRet"])),
+        };
+        let arguments: Vec<_> = rule["args"].as_array().into_iter().flatten().map(comparison).collect();
+        let names = rule["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        for call in names.filter_map(|name| ScmpSyscall::from_name(name).ok()) {
+            match arguments.is_empty() {
+                true => filter.add_rule(action, call)?,
+                false => filter.add_rule_conditional(action, call, &arguments)?,
+            };
+        }
+    }
+    Ok(filter)
+}
+
+fn comparison(argument: &Value) -> ScmpArgCompare {
+    let value = |name: &str| argument[name].as_u64().unwrap_or_default();
+    let operation = match argument["op"].as_str() {
+        Some("SCMP_CMP_MASKED_EQ") => ScmpCompareOp::MaskedEqual(value("valueTwo")),
+        Some("SCMP_CMP_GE") => ScmpCompareOp::GreaterEqual,
+        _ => ScmpCompareOp::Equal,
+    };
+    ScmpArgCompare::new(value("index") as u32, operation, value("value"))
+}
+
+fn number(value: &Value) -> i32 {
+    value.as_i64().and_then(|number| i32::try_from(number).ok()).unwrap_or(libc::ENOSYS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_is_compiled_once_and_fits_the_kernel() {
+        let first = program().unwrap();
+        assert!(first.len() > 300, "{}", first.len());
+        assert!(std::ptr::eq(first, program().unwrap()));
+    }
+}

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ostler_sandbox::client::{Deadlines, Guest, Launcher, Started};
-use ostler_sandbox::wire::guest::Exec;
 use ostler_sandbox::wire::launcher::Files;
-use ostler_tests::runtime::{DEADLINE, LIMITS, Runtime, new_id};
+use ostler_tests::runtime::{DEADLINE, LIMITS, Runtime, command, new_id};
 use std::io::Read as _;
 use tokio::io::AsyncReadExt;
 
@@ -64,9 +63,11 @@ async fn claim(runtime: &Runtime, launcher: &Launcher) -> Result<Record> {
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
     for (id, started) in warm {
         let identity = [("GIT_AUTHOR_NAME", "Ada"), ("GIT_AUTHOR_EMAIL", "ada@example.org")];
+        let identity = identity.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let began = Instant::now();
         let guest = Guest::connect(started.control, 1, Deadlines::default()).await?;
-        let call = command("first", &[ECHO, "hello"], &identity);
+        let mut call = command("first", &[ECHO, "hello"]);
+        call.env.extend(identity);
         let mut running = guest.exec(call).await?;
         running.output.read_u8().await.context("the first byte")?;
         ours.push(began.elapsed());
@@ -99,7 +100,7 @@ async fn neighbour(runtime: &Runtime, launcher: &Launcher) -> Result<Record> {
             alone.push(exec(&guest, number, TRUE).await?);
         }
         let call = format!("burn-{round}");
-        let mut running = burning.exec(command(&call, &["/bin/sh", "-c", NEIGHBOUR], &[])).await?;
+        let mut running = burning.exec(command(&call, &["/bin/sh", "-c", NEIGHBOUR])).await?;
         for _ in 0..IN_ROUND {
             number += 1;
             beside.push(exec(&guest, number, TRUE).await?);
@@ -148,17 +149,4 @@ async fn live(runtime: &Runtime, launcher: &Launcher) -> Result<Record> {
         alone.push(exec(&guest, number, TRUE).await?);
     }
     Ok(Record::new("sandbox", "live_200", "ratio <= 3", &among).beside("1 live", &alone))
-}
-
-fn command(call: &str, argv: &[&str], env: &[(&str, &str)]) -> Exec {
-    let mut env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    env.push(("PATH".into(), "/usr/bin:/bin".into()));
-    Exec {
-        call: call.to_owned(),
-        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-        env,
-        cwd: "/".into(),
-        timeout_ms: 120_000,
-        output_limit: 1 << 20,
-    }
 }

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ostler_sandbox::client::{Deadlines, Guest};
-use ostler_sandbox::wire::guest::Exec;
 use ostler_sandbox::wire::launcher::Files;
-use ostler_tests::runtime::{DEADLINE, LIMITS, PROGRAM, Runtime, new_id};
+use ostler_tests::runtime::{DEADLINE, LIMITS, PROGRAM, Runtime, command, new_id};
 use tokio::io::AsyncReadExt;
 
 use crate::record::Record;
@@ -65,14 +64,7 @@ pub async fn run() -> Result<Vec<Record>> {
 /// From the request in the host to exit and end of output in the host.
 pub async fn exec(guest: &Guest, number: usize, program: &str) -> Result<Duration> {
     let call = format!("bench-{number}");
-    let spec = Exec {
-        call: call.clone(),
-        argv: vec![program.into(), "true".into()],
-        env: Vec::new(),
-        cwd: "/".into(),
-        timeout_ms: 10_000,
-        output_limit: 1 << 20,
-    };
+    let spec = command(&call, &[program, "true"]);
     let began = Instant::now();
     let mut running = guest.exec(spec).await?;
     let mut output = Vec::new();

@@ -14,6 +14,7 @@ use ostler_protocol::SessionId;
 use ostler_sandbox::client::{Launcher, spawn_launcher};
 use ostler_sandbox::launcher::LauncherConfig;
 use ostler_sandbox::store::Store;
+use ostler_sandbox::wire::guest::{Exec, Overflow, Stdio};
 use ostler_sandbox::wire::launcher::Limits;
 
 /// What every sandbox may use.
@@ -170,6 +171,22 @@ impl Drop for Runtime {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
+    }
+}
+
+/// A command without input, with the usual limits and nothing but a search path in its environment.
+#[must_use]
+pub fn command(call: &str, argv: &[&str]) -> Exec {
+    Exec {
+        call: call.to_owned(),
+        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+        env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
+        cwd: "/".into(),
+        timeout_ms: DEADLINE.as_millis() as u64,
+        output_limit: 8 << 20,
+        overflow: Overflow::End,
+        stdio: Stdio::Merged,
+        label: String::new(),
     }
 }
 

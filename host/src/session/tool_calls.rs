@@ -141,7 +141,7 @@ async fn tool_result(job: &Job, ended: Ended) -> ToolResult {
 /// What kind of thing a tool does, for hooks that care about kinds.
 fn effect(tool: &str) -> Effect {
     match tool {
-        "read_file" | "list_files" | "search" => Effect::Read,
+        "read_file" | "list_files" | "search" | "shell_output" => Effect::Read,
         "write_file" | "edit_file" => Effect::Write,
         _ => Effect::Execute,
     }

@@ -10,13 +10,14 @@ use async_trait::async_trait;
 use ostler_protocol::event::{Person, ToolOutcome};
 use ostler_protocol::{CallId, Delta};
 use ostler_sandbox::client::{GuestError, Running};
-use ostler_sandbox::wire::guest::{Entry, EntryKind, Exec, ExitCause, WORKSPACE};
+use ostler_sandbox::wire::guest::{Entry, EntryKind, Exec, ExitCause, Overflow, Stdio, WORKSPACE};
 use tokio::io::AsyncReadExt;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::Workspace;
-use crate::agent::tools::{Command, FileContent, Hands, HandsError, ToolOutput};
+use super::background::{Background, Begun};
+use crate::agent::tools::{BackgroundOutput, BackgroundView, Command, FileContent, Hands, HandsError, ToolOutput};
 
 /// Output of one command before it is ended.
 pub(super) const OUTPUT_LIMIT: u64 = 8 * 1024 * 1024;
@@ -132,9 +133,43 @@ impl Hands for TurnHands {
             cwd: WORKSPACE.into(),
             timeout_ms: u64::try_from(command.timeout.as_millis()).unwrap_or(u64::MAX),
             output_limit: OUTPUT_LIMIT,
+            overflow: Overflow::End,
+            stdio: Stdio::Merged,
+            label: String::new(),
         };
         let running = self.workspace.guest.exec(exec).await.map_err(hands_error)?;
         self.follow_within(command.call, running, command.timeout).await
+    }
+
+    async fn start(&self, name: &str, command: &str) -> Result<bool, HandsError> {
+        let begun = self.workspace.start_background(name, command, &self.author).await.map_err(hands_error)?;
+        Ok(begun == Begun::Now)
+    }
+
+    async fn background(&self) -> Result<Vec<BackgroundView>, HandsError> {
+        let listed = self.workspace.background().await.map_err(hands_error)?;
+        let view = |Background { name, command, row, .. }| BackgroundView {
+            name,
+            command,
+            exit_status: row.exit.map(|exit| exit.status),
+        };
+        Ok(listed.into_iter().map(view).collect())
+    }
+
+    async fn background_output(
+        &self,
+        name: &str,
+        offset: Option<u64>,
+        max: u32,
+    ) -> Result<BackgroundOutput, HandsError> {
+        let piece = self.workspace.background_output(name, offset, max).await.map_err(hands_error)?;
+        let (written, exit_status) = (piece.row.output, piece.row.exit.map(|exit| exit.status));
+        Ok(BackgroundOutput { offset: piece.offset, bytes: piece.bytes, written, exit_status })
+    }
+
+    async fn stop(&self, name: &str) -> Result<Option<i32>, HandsError> {
+        let row = self.workspace.stop_background(name).await.map_err(hands_error)?;
+        Ok(row.exit.map(|exit| exit.status))
     }
 
     async fn read(&self, path: &str, max: u64) -> Result<FileContent, HandsError> {

@@ -3,6 +3,8 @@
 //! Owns the sandbox of a session from its making to its end, the identity under which commands run, and the scripts
 //! that clone, diff, commit and push. Does not know events: the session's actor translates.
 
+mod background;
+mod connect;
 mod error;
 mod hands;
 mod repository;
@@ -12,14 +14,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ostler_protocol::{CallId, SessionId};
-use ostler_sandbox::client::{Deadlines, Guest, Launcher, LauncherClientError, Started};
+use ostler_sandbox::client::{Deadlines, Guest, GuestError, Launcher, LauncherClientError, Started};
 use ostler_sandbox::fault;
 use ostler_sandbox::wire::FailureKind;
+use ostler_sandbox::wire::guest::Port;
 use ostler_sandbox::wire::launcher::{Files, Limits};
 
 use crate::door::{Door, DoorEvent};
 use crate::forge::{Access, Forge, RepositoryName};
 
+pub use background::{Background, Begun};
+pub use connect::ConnectError;
 pub use error::{WorkspaceError, chain};
 pub use hands::TurnHands;
 pub use repository::{Commit, GIT_HOST, Published, commit_message};
@@ -64,9 +69,15 @@ pub struct Workspace {
     instance: u64,
     guest: Guest,
     door: Door,
+    sockets: connect::Sockets,
 }
 
 impl Workspace {
+    /// The TCP ports on which something listens in the sandbox, and whether there are more.
+    pub async fn ports(&self) -> Result<(Vec<Port>, bool), GuestError> {
+        self.guest.ports().await
+    }
+
     /// Which start of the sandbox this is; news of an earlier one are about another.
     #[must_use]
     pub fn instance(&self) -> u64 {
@@ -180,7 +191,8 @@ impl Workspaces {
         let guest = Guest::connect(started.control, self.inner.epoch, Deadlines::default())
             .await
             .map_err(|source| WorkspaceError::Guest { doing: "greet the guest", source })?;
-        Ok(Workspace { purpose: purpose.clone(), instance, guest, door })
+        let sockets = connect::Sockets::new(self.inner.launcher.clone(), purpose.session.bare());
+        Ok(Workspace { purpose: purpose.clone(), instance, guest, door, sockets })
     }
 
     /// Takes up the sandbox of a session that outlived an earlier host; `None` where there is none.

@@ -9,7 +9,7 @@ use ostler_protocol::event::Person;
 use ostler_protocol::{CallId, SessionId, TurnId};
 use ostler_sandbox::client::{GuestError, Running};
 use ostler_sandbox::wire::FailureKind;
-use ostler_sandbox::wire::guest::{Exec, ExitCause};
+use ostler_sandbox::wire::guest::{Exec, ExitCause, Overflow, Stdio};
 use tokio::io::AsyncReadExt;
 
 use super::hands::environment;
@@ -226,6 +226,9 @@ impl Workspace {
             cwd: "/".into(),
             timeout_ms: u64::try_from(SCRIPT_DEADLINE.as_millis()).unwrap_or(u64::MAX),
             output_limit: super::hands::OUTPUT_LIMIT,
+            overflow: Overflow::End,
+            stdio: Stdio::Merged,
+            label: String::new(),
         };
         let started = self.guest.exec(exec).await;
         let running = started.map_err(|source| WorkspaceError::Guest { doing: script.doing, source })?;

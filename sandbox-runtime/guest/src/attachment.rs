@@ -1,4 +1,4 @@
-//! The stream socket over which a host follows a call's output: a cursor into the spool, nothing more.
+//! The stream socket over which a host follows a call's output: a cursor into the spool, and the way in for what is typed.
 //!
 //! The socket was made by the host. Every send uses `MSG_DONTWAIT`, so a reader that does not read holds up only itself.
 
@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ostler_wire::{Failure, FailureKind};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, Shutdown, SocketType, send, shutdown, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketType, recv, send, shutdown, sockopt};
 
 use crate::failure::refused;
 use crate::spool::Spool;
@@ -18,6 +18,8 @@ const CHUNKS: usize = 4;
 pub(crate) struct Attachment {
     socket: OwnedFd,
     cursor: u64,
+    /// Nothing more is typed.
+    silent: bool,
 }
 
 /// What came of serving a reader.
@@ -34,11 +36,28 @@ pub(crate) enum Served {
 impl Attachment {
     /// Accepts a stream socket that is to be served from `cursor`.
     pub(crate) fn new(socket: Option<OwnedFd>, cursor: u64) -> Result<Self, Failure> {
-        let invalid = |detail| refused(FailureKind::Invalid, "attach", detail);
-        let socket = socket.ok_or_else(|| invalid("the request brings no socket for the output"))?;
-        match sockopt::socket_type(&socket) {
-            Ok(SocketType::STREAM) => Ok(Self { socket, cursor }),
-            _ => Err(invalid("the descriptor for the output is no stream socket")),
+        stream_socket(socket).map(|socket| Self { socket, cursor, silent: false })
+    }
+
+    /// How far it has been served.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Whether the host may still type something.
+    pub(crate) fn may_type(&self) -> bool {
+        !self.silent
+    }
+
+    /// Takes what the host typed; 0 where there is nothing.
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> usize {
+        match rustix::io::retry_on_intr(|| recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT)) {
+            Ok((count, _)) if count > 0 => count,
+            Err(Errno::AGAIN) => 0,
+            Ok(_) | Err(_) => {
+                self.silent = true;
+                0
+            }
         }
     }
 
@@ -64,6 +83,7 @@ impl Attachment {
             if self.is_served(spool) {
                 return Served::All;
             }
+            self.cursor = self.cursor.max(spool.first());
             let sent = spool.read(self.cursor, buffer).and_then(|count| self.send(&buffer[..count]));
             match sent {
                 Ok(0) => return Served::Gone,
@@ -83,6 +103,16 @@ impl Attachment {
 
     fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         rustix::io::retry_on_intr(|| send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+    }
+}
+
+/// A descriptor that is a stream socket, as the host must send with a call.
+pub(crate) fn stream_socket(socket: Option<OwnedFd>) -> Result<OwnedFd, Failure> {
+    let invalid = |detail| refused(FailureKind::Invalid, "attach", detail);
+    let socket = socket.ok_or_else(|| invalid("the request brings no socket for the output"))?;
+    match sockopt::socket_type(&socket) {
+        Ok(SocketType::STREAM) => Ok(socket),
+        _ => Err(invalid("the descriptor for the output is no stream socket")),
     }
 }
 

@@ -16,17 +16,18 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use ostler_wire::Failure;
-use ostler_wire::guest::{self, Exec, Exit, ExitCause};
+use ostler_wire::guest::{self, Exec, Exit, ExitCause, Stdio};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::attachment::{Attachment, Served};
-use crate::ending::{Ending, terminate};
+use crate::ending::{Asking, Ending, terminate};
 use crate::failure::failed;
 use crate::link::Ticket;
 use crate::processes::Processes;
 use crate::spool::{Appended, Spool};
 use crate::supervisor::{REPORT, Report, Step, Supervisor};
+use crate::typed::Typed;
 
 /// How long output is still awaited after the command ended while something in the background holds the pipe.
 const DRAIN: Duration = Duration::from_millis(100);
@@ -49,10 +50,16 @@ pub(crate) struct Call {
     /// `None` once it was waited for: then nothing is left of the call.
     pub(crate) supervisor: Option<Pid>,
     pub(crate) status: Option<OwnedFd>,
+    /// A pipe, or the master of a terminal.
     pub(crate) output: Option<OwnedFd>,
+    /// What is typed, for a terminal.
+    typed: Option<Typed>,
+    /// The host's socket, where the command has it.
+    pub(crate) piped: Option<OwnedFd>,
+    pub(crate) label: String,
     main: Option<Pid>,
     main_ended: Option<MainEnded>,
-    started: Instant,
+    pub(crate) started: Instant,
     timeout_at: Option<Instant>,
     ending: Option<Ending>,
     /// Further output is thrown away.
@@ -83,7 +90,13 @@ pub(crate) type Answer = (Ticket, Result<Pid, Failure>);
 
 impl Call {
     /// A call whose supervisor was just forked.
-    pub(crate) fn new(to: Ticket, exec: Exec, supervisor: Supervisor, attached: Attachment, now: Instant) -> Self {
+    pub(crate) fn new(
+        to: Ticket,
+        exec: Exec,
+        supervisor: Supervisor,
+        attached: Option<Attachment>,
+        now: Instant,
+    ) -> Self {
         let timeout = (exec.timeout_ms > 0).then(|| Duration::from_millis(exec.timeout_ms));
         Self {
             id: exec.call,
@@ -92,6 +105,9 @@ impl Call {
             supervisor: Some(supervisor.pid),
             status: Some(supervisor.status),
             output: Some(supervisor.output),
+            typed: matches!(exec.stdio, Stdio::Terminal(_)).then(Typed::default),
+            piped: supervisor.piped,
+            label: exec.label,
             main: None,
             main_ended: None,
             started: now,
@@ -101,14 +117,15 @@ impl Call {
             over_limit: false,
             exit: None,
             unannounced: false,
-            spool: Spool::new(exec.output_limit),
-            attached: Some(attached),
+            spool: Spool::new(exec.output_limit, exec.overflow),
+            attached,
         }
     }
 
     /// The row as the host sees it.
     pub(crate) fn row(&self) -> guest::Call {
-        guest::Call { call: self.id.clone(), output: self.spool.length(), exit: self.exit }
+        let (output, first) = (self.spool.length(), self.spool.first());
+        guest::Call { call: self.id.clone(), output, first, exit: self.exit }
     }
 
     /// Whether it has ended; processes may be left in the background.
@@ -145,7 +162,10 @@ impl Call {
         let Some(supervisor) = self.supervisor else { return };
         match &mut self.ending {
             Some(ending) => ending.hasten(grace, now),
-            None => self.ending = Some(Ending::begin(cause, grace, now, processes, supervisor)),
+            None => {
+                let asking = if self.typed.is_some() { Asking::HangUp } else { Asking::Terminate };
+                self.ending = Some(Ending::begin(cause, asking, grace, now, processes, supervisor));
+            }
         }
     }
 
@@ -206,24 +226,74 @@ impl Call {
     fn close(&mut self) {
         self.attached = None;
         self.output = None;
+        self.piped = None;
         self.timeout_at = None;
+    }
+
+    /// The terminal, where it is on one that is still open.
+    pub(crate) fn terminal(&self) -> Option<&OwnedFd> {
+        self.typed.as_ref().and(self.output.as_ref())
+    }
+
+    /// Whether output may be read now: not where that would cost a reader what it has not got yet.
+    pub(crate) fn takes_output(&self) -> bool {
+        self.discard || self.before_loss() > 0
+    }
+
+    fn before_loss(&self) -> u64 {
+        let cursor = self.attached.as_ref().map(Attachment::cursor);
+        cursor.and_then(|cursor| self.spool.before_loss(cursor)).unwrap_or(u64::MAX)
+    }
+
+    /// Whether something that was typed waits for the terminal.
+    pub(crate) fn has_typed(&self) -> bool {
+        self.output.is_some() && self.typed.as_ref().is_some_and(Typed::is_waiting)
+    }
+
+    /// Whether more may be typed now.
+    pub(crate) fn takes_typing(&self) -> bool {
+        self.terminal().is_some() && !self.has_typed() && self.attached.as_ref().is_some_and(Attachment::may_type)
+    }
+
+    /// Takes what was typed and hands over what the terminal takes.
+    pub(crate) fn type_in(&mut self) {
+        let (Some(typed), Some(master)) = (&mut self.typed, &self.output) else { return };
+        if let Some(attached) = &mut self.attached {
+            typed.take(attached);
+        }
+        typed.give(master);
+    }
+
+    /// The host has closed its end of a socket that the command has: there is nobody left to work for.
+    pub(crate) fn abandon(&mut self, now: Instant, processes: &Processes) {
+        self.piped = None;
+        self.end(ExitCause::Stopped, LIMIT_GRACE, now, processes);
     }
 
     /// Reads output into the spool and on to who follows. Gives `true` where the limit of the call was reached, or `room`
     /// (what the guest can still hold) used up.
     pub(crate) fn read_output(&mut self, buffer: &mut [u8], room: u64) -> bool {
         let reads = if self.main_ended.is_some() && !self.discard { LAST_READS } else { READS };
-        let before = self.spool.length();
+        let (before, whole) = (self.spool.shared(), buffer.len());
         for _ in 0..reads {
             let Some(output) = &self.output else { return false };
+            let most = usize::try_from(if self.discard { u64::MAX } else { self.before_loss() }).unwrap_or(usize::MAX);
+            let buffer = &mut buffer[..most.min(whole)];
+            if buffer.is_empty() {
+                return false;
+            }
             match rustix::io::retry_on_intr(|| rustix::io::read(output, &mut *buffer)) {
                 Err(Errno::AGAIN) => return false,
                 Ok(0) | Err(_) => self.output = None,
                 Ok(_) if self.discard => {}
                 Ok(count) => {
                     let offset = self.spool.length();
-                    let allowed =
-                        usize::try_from(room.saturating_sub(offset - before)).map_or(count, |room| count.min(room));
+                    let left = match self.spool.reserved() {
+                        0 => room.saturating_sub(self.spool.shared() - before),
+                        // A tail has its room already.
+                        _ => u64::MAX,
+                    };
+                    let allowed = usize::try_from(left).map_or(count, |left| count.min(left));
                     let appended = self.spool.append(&buffer[..allowed]);
                     let added = usize::try_from(self.spool.length() - offset).unwrap_or(allowed);
                     if let Some(attached) = &mut self.attached {
@@ -268,7 +338,8 @@ impl Call {
     /// When [`Self::tick`] has something to do, if nothing happens before.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let ending = self.ending.as_ref().filter(|_| self.supervisor.is_some()).map(Ending::deadline);
-        let drain = self.main_ended.as_ref().filter(|_| self.exit.is_none() && !self.awaits_processes());
+        let awaits = self.exit.is_none() && !self.awaits_processes() && self.takes_output();
+        let drain = self.main_ended.as_ref().filter(|_| awaits);
         [ending, drain.map(|ended| ended.drain_until), self.timeout_at].into_iter().flatten().min()
     }
 
@@ -291,6 +362,10 @@ impl Call {
         if self.exit.is_none() && self.is_complete(now) {
             // Whatever the pipe still holds belongs to the call. Over the limit or not, nothing is left to be ended.
             self.read_output(buffer, room);
+            if !self.takes_output() {
+                // More may be there, for a reader that must get what it has not got yet first.
+                return None;
+            }
             self.exit = self.outcome();
             self.discard = true;
             self.unannounced = true;
@@ -301,6 +376,10 @@ impl Call {
         }
         if let Some(attached) = self.attached.take() {
             attached.finish();
+        }
+        if let Some(piped) = self.piped.take() {
+            // What was left in the background may have it, too. A host that is gone is no error.
+            let _ = rustix::net::shutdown(&piped, rustix::net::Shutdown::Both);
         }
         std::mem::take(&mut self.unannounced).then(|| self.row())
     }
@@ -317,7 +396,8 @@ impl Call {
 
     fn is_complete(&self, now: Instant) -> bool {
         let Some(ended) = &self.main_ended else { return false };
-        let drained = self.output.is_none() || self.discard || now >= ended.drain_until;
+        let waited = now >= ended.drain_until && self.takes_output();
+        let drained = self.output.is_none() || self.discard || waited;
         drained && !self.awaits_processes()
     }
 

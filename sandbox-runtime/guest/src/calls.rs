@@ -7,20 +7,25 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use ostler_wire::guest::{self, Exec, ExitCause, MAX_CALL_ID, MAX_OUTPUT, Reply};
-use ostler_wire::{Failure, FailureKind};
+use ostler_wire::guest::{
+    self, Exec, ExitCause, Listed, MAX_CALL_ID, MAX_LABEL, MAX_OUTPUT, MAX_PIECE, MAX_TAIL, MAX_TAILS, MIN_TAIL,
+    Overflow, Reply, Stdio, Window,
+};
+use ostler_wire::{Failure, FailureKind, MAX_MESSAGE};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitStatus, getpid, getrlimit, pidfd_open, pidfd_send_signal,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitStatus, getpid, getrlimit, kill_process_group, pidfd_open,
+    pidfd_send_signal,
 };
 
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, stream_socket};
 use crate::call::{Answer, Call};
 use crate::failure::{failed, refused};
 use crate::link::Ticket;
 use crate::processes::Processes;
-use crate::supervisor;
+use crate::streams::Streams;
+use crate::{supervisor, sys};
 
 /// Most rows; an ended one is forgotten, oldest first, when another is needed.
 pub const MAX_CALLS: usize = 256;
@@ -33,6 +38,10 @@ const BUFFER: usize = 64 * 1024;
 
 /// Time between two searches for orphans.
 const ORPHAN_SWEEP: Duration = Duration::from_millis(5);
+
+/// Encoded bytes of a row in a listing beside its texts, and of the message beside its rows; rounded up.
+const ROW_OVERHEAD: usize = 64;
+const LISTING_OVERHEAD: usize = 64;
 
 /// A call's place in the table; later calls have higher ones.
 pub(crate) type Key = u64;
@@ -83,30 +92,27 @@ impl Calls {
         now: Instant,
     ) -> Result<(), Failure> {
         let refuse = |kind, detail: String| Err(refused(kind, "exec", detail));
-        if exec.call.is_empty() || exec.call.len() > MAX_CALL_ID {
-            return refuse(
-                FailureKind::Invalid,
-                format!("a call identifier has 1 to {MAX_CALL_ID} bytes, not {}", exec.call.len()),
-            );
-        }
-        if exec.output_limit > MAX_OUTPUT {
-            return refuse(
-                FailureKind::Limit,
-                format!("output limit of {} bytes is over {MAX_OUTPUT}", exec.output_limit),
-            );
-        }
+        check_names_and_limits(&exec)?;
         if self.find(&exec.call).is_ok() {
             return refuse(FailureKind::Exists, format!("call `{}` exists already", exec.call));
         }
         supervisor::check(&exec)?;
-        let attached = Attachment::new(socket, 0)?;
+        let socket = stream_socket(socket)?;
         if self.calls.values().filter(|call| call.supervisor.is_some()).count() >= MAX_LIVING {
             return refuse(FailureKind::Limit, format!("{MAX_LIVING} calls have living processes"));
         }
         if self.len() >= MAX_CALLS && !self.forget_oldest() {
             return refuse(FailureKind::Limit, format!("{MAX_CALLS} calls are running"));
         }
-        let supervisor = supervisor::start(&exec, self.null.as_fd(), self.files)?;
+        if exec.overflow == Overflow::DropHead {
+            self.reserve(exec.output_limit)?;
+        }
+        let streams = Streams::open(exec.stdio, &socket, exec.argv.first().map_or("", String::as_str))?;
+        let supervisor = supervisor::start(&exec, streams, self.null.as_fd(), self.files)?;
+        let attached = match exec.stdio {
+            Stdio::Piped => None,
+            Stdio::Merged | Stdio::Terminal(_) => Some(Attachment::new(Some(socket), 0)?),
+        };
         self.last += 1;
         self.calls.insert(self.last, Call::new(to, exec, supervisor, attached, now));
         Ok(())
@@ -145,6 +151,11 @@ impl Calls {
             .ok_or_else(|| refused(FailureKind::Invalid, "signal", format!("{number} is no signal number")))?;
         let key = self.find(id)?;
         let call = self.calls.get(&key).ok_or_else(|| unknown(id))?;
+        if let Some(group) = call.terminal().and_then(sys::foreground) {
+            let words =
+                |errno| failed("signal", errno, format!("signal {number} to the foreground of terminal `{id}`"));
+            return kill_process_group(group, signal).map(|()| Reply::Done).map_err(words);
+        }
         let (Some(main), Some(supervisor)) = (call.main(), call.supervisor) else {
             return Err(refused(FailureKind::NotFound, "signal", format!("the program of call `{id}` does not run")));
         };
@@ -166,6 +177,75 @@ impl Calls {
         forget(call);
         self.clean();
         Ok(Reply::Done)
+    }
+
+    /// Sets the size of a terminal.
+    pub(crate) fn resize(&mut self, id: &str, window: Window) -> Result<Reply, Failure> {
+        let call = self.find_mut(id)?;
+        let Some(master) = call.terminal() else {
+            return Err(refused(FailureKind::Invalid, "resize", format!("call `{id}` has no open terminal")));
+        };
+        let failed = |errno| failed("resize", errno, format!("terminal of call `{id}`"));
+        sys::set_window(master, window).map(|()| Reply::Done).map_err(failed)
+    }
+
+    /// A piece of what is kept of a call's output.
+    pub(crate) fn read(&self, id: &str, offset: u64, max: u32) -> Result<Reply, Failure> {
+        let key = self.find(id)?;
+        let call = self.calls.get(&key).ok_or_else(|| unknown(id))?;
+        let row = call.row();
+        if offset > row.output {
+            let detail = format!("offset {offset} is after the end of the output at {}", row.output);
+            return Err(refused(FailureKind::Invalid, "read", detail));
+        }
+        let offset = offset.max(row.first);
+        let mut bytes = vec![0; max.min(MAX_PIECE) as usize];
+        let mut filled = 0;
+        // A tail lies in two pieces.
+        while filled < bytes.len() {
+            let count = call
+                .spool
+                .read(offset + filled as u64, &mut bytes[filled..])
+                .map_err(|errno| failed("read", errno, format!("the output of call `{id}`")))?;
+            if count == 0 {
+                break;
+            }
+            filled += count;
+        }
+        bytes.truncate(filled);
+        Ok(Reply::Output { row, offset, bytes })
+    }
+
+    /// The calls whose identifiers begin with `prefix`, as many as fit one message.
+    pub(crate) fn list(&self, prefix: &str, now: Instant) -> Reply {
+        let listed = self.calls.values().filter(|call| !call.forgotten && call.id.starts_with(prefix));
+        let mut room = MAX_MESSAGE - LISTING_OVERHEAD;
+        let (mut calls, mut truncated) = (Vec::new(), false);
+        for call in listed {
+            let needed = call.id.len() + call.label.len() + ROW_OVERHEAD;
+            if needed > room {
+                truncated = true;
+                break;
+            }
+            room -= needed;
+            let age_ms = u64::try_from(now.duration_since(call.started).as_millis()).unwrap_or(u64::MAX);
+            calls.push(Listed { row: call.row(), label: call.label.clone(), age_ms });
+        }
+        Reply::Calls { calls, truncated }
+    }
+
+    /// Takes and hands on what is typed into a terminal.
+    pub(crate) fn type_in(&mut self, key: Key) {
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.type_in();
+        }
+    }
+
+    /// Ends a call whose host has closed its end of the command's socket.
+    pub(crate) fn abandon(&mut self, key: Key, now: Instant) {
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.abandon(now, &self.processes);
+        }
     }
 
     /// Hears a supervisor; gives the answer to the `Exec` where this decides it.
@@ -238,10 +318,24 @@ impl Calls {
     /// Bytes of output that can still be kept; forgets old calls where a buffer's worth does not fit.
     fn make_room(&mut self) -> u64 {
         loop {
-            let held: u64 = self.calls.values().map(|call| call.spool.length()).sum();
+            let held: u64 = self.calls.values().map(|call| call.spool.shared()).sum();
             let room = MAX_OUTPUT.saturating_sub(held);
             if room >= BUFFER as u64 * 32 || !self.forget_oldest() {
                 return room;
+            }
+        }
+    }
+
+    /// Sets room aside for a tail; forgets old calls where it does not fit.
+    fn reserve(&mut self, wanted: u64) -> Result<(), Failure> {
+        loop {
+            let reserved: u64 = self.calls.values().map(|call| call.spool.reserved()).sum();
+            if reserved + wanted <= MAX_TAILS {
+                return Ok(());
+            }
+            if !self.forget_oldest() {
+                let detail = format!("running calls keep {reserved} bytes of output, {MAX_TAILS} are possible");
+                return Err(refused(FailureKind::Limit, "exec", detail));
             }
         }
     }
@@ -285,7 +379,31 @@ pub(crate) fn raise_open_files() -> Rlimit {
 fn forget(call: &mut Call) {
     call.forgotten = true;
     call.attached = None;
-    call.spool = crate::spool::Spool::new(0);
+    call.spool = crate::spool::Spool::new(0, Overflow::End);
+}
+
+fn check_names_and_limits(exec: &Exec) -> Result<(), Failure> {
+    let refuse = |kind, detail: String| Err(refused(kind, "exec", detail));
+    if exec.call.is_empty() || exec.call.len() > MAX_CALL_ID {
+        let detail = format!("a call identifier has 1 to {MAX_CALL_ID} bytes, not {}", exec.call.len());
+        return refuse(FailureKind::Invalid, detail);
+    }
+    if exec.label.len() > MAX_LABEL {
+        return refuse(
+            FailureKind::Invalid,
+            format!("a label has at most {MAX_LABEL} bytes, not {}", exec.label.len()),
+        );
+    }
+    match exec.overflow {
+        Overflow::End if exec.output_limit > MAX_OUTPUT => {
+            refuse(FailureKind::Limit, format!("output limit of {} bytes is over {MAX_OUTPUT}", exec.output_limit))
+        }
+        Overflow::DropHead if !(MIN_TAIL..=MAX_TAIL).contains(&exec.output_limit) => {
+            let detail = format!("a tail of {} bytes is not within {MIN_TAIL} to {MAX_TAIL}", exec.output_limit);
+            refuse(FailureKind::Limit, detail)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn unknown(id: &str) -> Failure {

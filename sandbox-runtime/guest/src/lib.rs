@@ -8,9 +8,11 @@
 //! ```text
 //! server      the poll loop                     call        one call and its states
 //! ├ link      control socket, epochs            ├ supervisor  the process between PID 1 and a command
-//! ├ calls     the table ────────────────────────┤ ending      SIGTERM, grace, SIGKILL until none is left
-//! ├ files     paths beneath the workspace       ├ spool       the output so far
-//! └ worker    write, list: in a child           └ attachment  who follows the output
+//! ├ calls     the table ────────────────────────┤ streams     pipes, the host's socket, a terminal
+//! ├ files     paths beneath the workspace       ├ ending      SIGTERM, grace, SIGKILL until none is left
+//! ├ ports     who listens                       ├ spool       the output so far, or its tail
+//! └ worker    write, list, ports: in a child    ├ attachment  who follows the output
+//!                                               └ typed       what is typed into a terminal
 //! ```
 //!
 //! It does not decide what may run or what a call is for, knows no secret, and is not trusted by the host once its
@@ -24,11 +26,14 @@ mod failure;
 mod files;
 mod link;
 mod list;
+mod ports;
 mod processes;
 mod server;
 mod spool;
+mod streams;
 mod supervisor;
 mod sys;
+mod typed;
 mod worker;
 mod write;
 

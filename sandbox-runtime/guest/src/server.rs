@@ -26,7 +26,7 @@ use crate::files::Workspace;
 use crate::link::{Link, Ticket};
 use crate::worker::Workers;
 use crate::write::Content;
-use crate::{list, sys, write};
+use crate::{list, ports, sys, write};
 
 /// Requests read before everything else has its turn.
 const REQUESTS: usize = 16;
@@ -53,6 +53,7 @@ enum Source {
     Status(Key),
     Output(Key),
     Attached(Key),
+    Piped(Key),
     Worker(Pid),
 }
 
@@ -111,13 +112,27 @@ impl Server {
                 sources.push(Source::Status(key));
                 polled.push(PollFd::new(status, PollFlags::IN));
             }
+            // What nothing is wanted of is left out altogether, because the end of the other side is always told.
+            let mut watch = |source, descriptor, wanted: PollFlags| {
+                if !wanted.is_empty() {
+                    sources.push(source);
+                    polled.push(PollFd::from_borrowed_fd(descriptor, wanted));
+                }
+            };
+            let flags = |read: bool, write: bool| {
+                let mut flags = PollFlags::empty();
+                flags.set(PollFlags::IN, read);
+                flags.set(PollFlags::OUT, write);
+                flags
+            };
             if let Some(output) = &call.output {
-                sources.push(Source::Output(key));
-                polled.push(PollFd::new(output, PollFlags::IN));
+                watch(Source::Output(key), output.as_fd(), flags(call.takes_output(), call.has_typed()));
             }
-            if let Some(attached) = call.attached.as_ref().filter(|_| call.is_behind()) {
-                sources.push(Source::Attached(key));
-                polled.push(PollFd::new(attached, PollFlags::OUT));
+            if let Some(attached) = &call.attached {
+                watch(Source::Attached(key), attached.as_fd(), flags(call.takes_typing(), call.is_behind()));
+            }
+            if let Some(piped) = &call.piped {
+                watch(Source::Piped(key), piped.as_fd(), PollFlags::HUP);
             }
         }
         for (pid, pipe) in self.workers.pipes() {
@@ -148,8 +163,15 @@ impl Server {
                 let answer = self.calls.read_status(key, now);
                 self.answer_exec(answer);
             }
-            Source::Output(key) => self.calls.read_output(key, now),
-            Source::Attached(key) => self.calls.serve(key),
+            Source::Output(key) => {
+                self.calls.type_in(key);
+                self.calls.read_output(key, now);
+            }
+            Source::Attached(key) => {
+                self.calls.serve(key);
+                self.calls.type_in(key);
+            }
+            Source::Piped(key) => self.calls.abandon(key, now),
             Source::Worker(pid) => self.workers.read(pid, &mut self.buffer, &mut self.link),
         }
         Ok(())
@@ -219,6 +241,13 @@ impl Server {
                     Err(failure) => Err(failure),
                 }
             }
+            Request::Resize { call, window } => self.calls.resize(&call, window),
+            Request::Read { call, offset, max } => self.calls.read(&call, offset, max),
+            Request::Calls { prefix } => Ok(self.calls.list(&prefix, now)),
+            Request::Ports => match self.workers.start(to, now, ports::list) {
+                Ok(()) => return,
+                Err(failure) => Err(failure),
+            },
             Request::List { path, max } => {
                 match self.workers.start(to, now, || list::list(&self.workspace, &path, max)) {
                     Ok(()) => return,

@@ -6,12 +6,12 @@
 //! ```text
 //! PID 1 ── fork ──► supervisor ── posix_spawn ──► command ──► …
 //!   ▲  status pipe: Started │ Failed, then Exited │
-//!   └────────── output pipe: stdout and stderr ───┘
+//!   └────────── streams, see `streams.rs` ────────┘
 //! ```
 //!
 //! Neither the supervisor nor the command gets a session of its own, only the command a process group: the kernel makes a
 //! scheduling group for each session (`sched_autogroup`), and waking across groups made a short call five times slower on
-//! a busy machine.
+//! a busy machine. A command on a terminal is the exception: it must lead a session to control its terminal.
 //!
 //! The supervisor shares its uid with the command, so the command may kill or stop it. Nothing here relies on it being
 //! honest: PID 1 does the killing, and takes a supervisor that vanishes for a call that was killed.
@@ -28,7 +28,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, getpid, set_child_subreaper, setrlimit, wait};
 
 use crate::failure::{failed, refused};
-use crate::sys::{self, Forked};
+use crate::streams::Streams;
+use crate::sys::{self, Forked, Stdin};
 
 /// Where programs are searched when the environment of the call names no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -39,8 +40,10 @@ pub(crate) struct Supervisor {
     pub(crate) pid: Pid,
     /// Its reports; does not block.
     pub(crate) status: OwnedFd,
-    /// The command's stdout and stderr; does not block.
+    /// What the command writes; does not block.
     pub(crate) output: OwnedFd,
+    /// The host's socket, where the command has it.
+    pub(crate) piped: Option<OwnedFd>,
 }
 
 /// What a supervisor tells PID 1.
@@ -131,28 +134,24 @@ pub(crate) fn check(exec: &Exec) -> Result<(), Failure> {
 /// Forks a supervisor for a checked request. Returns at once; what becomes of the command comes as [`Report`]s.
 ///
 /// `null` is `/dev/null`, `files` the limit of open files that commands get.
-pub(crate) fn start(exec: &Exec, null: BorrowedFd<'_>, files: Rlimit) -> Result<Supervisor, Failure> {
+pub(crate) fn start(exec: &Exec, streams: Streams, null: BorrowedFd<'_>, files: Rlimit) -> Result<Supervisor, Failure> {
     let name = exec.argv.first().map_or("", String::as_str);
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("pipe", errno, format!("starting `{name}`")));
-    let (status, status_writer) = pipe()?;
-    let (output, output_writer) = pipe()?;
-    for reader in [&status, &output] {
-        // The reading ends belong to PID 1 alone and each end has its own flags, so commands cannot change them.
-        rustix::io::ioctl_fionbio(reader, true)
-            .map_err(|errno| failed("ioctl", errno, format!("starting `{name}`")))?;
-    }
-    match sys::fork().map_err(|errno| failed("fork", errno, format!("starting `{name}`")))? {
-        Forked::Parent(pid) => Ok(Supervisor { pid, status, output }),
-        Forked::Child => supervise(exec, status_writer.as_fd(), output_writer.as_fd(), null, files),
+    let step = |op: &'static str| move |errno| failed(op, errno, format!("starting `{name}`"));
+    let (status, status_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(step("pipe"))?;
+    // The reading end belongs to PID 1 alone and each end has its own flags, so commands cannot change it.
+    rustix::io::ioctl_fionbio(&status, true).map_err(step("ioctl"))?;
+    match sys::fork().map_err(step("fork"))? {
+        Forked::Parent(pid) => Ok(Supervisor { pid, status, output: streams.output, piped: streams.piped }),
+        Forked::Child => supervise(exec, status_writer.as_fd(), &streams, null, files),
     }
 }
 
-fn supervise(exec: &Exec, status: BorrowedFd<'_>, output: BorrowedFd<'_>, null: BorrowedFd<'_>, files: Rlimit) -> ! {
+fn supervise(exec: &Exec, status: BorrowedFd<'_>, streams: &Streams, null: BorrowedFd<'_>, files: Rlimit) -> ! {
     let started = Instant::now();
-    let main = match prepare(output, null, status, files)
+    let main = match prepare(streams, null, status, files)
         .map_err(|errno| (Step::Prepare, errno))
         .and_then(|()| rustix::process::chdir(exec.cwd.as_str()).map_err(|errno| (Step::Directory, errno)))
-        .and_then(|()| execute(exec).map_err(|errno| (Step::Execute, errno)))
+        .and_then(|()| execute(exec, streams.stdin).map_err(|errno| (Step::Execute, errno)))
     {
         Ok(main) => main,
         Err((step, errno)) => {
@@ -166,16 +165,16 @@ fn supervise(exec: &Exec, status: BorrowedFd<'_>, output: BorrowedFd<'_>, null: 
 }
 
 /// Makes this process the subreaper of what it will start, with the call's streams and no other descriptor but `status`.
-fn prepare(output: BorrowedFd<'_>, null: BorrowedFd<'_>, status: BorrowedFd<'_>, files: Rlimit) -> Result<(), Errno> {
+fn prepare(streams: &Streams, null: BorrowedFd<'_>, status: BorrowedFd<'_>, files: Rlimit) -> Result<(), Errno> {
     set_child_subreaper(Some(getpid()))?;
     rustix::stdio::dup2_stdin(null)?;
-    rustix::stdio::dup2_stdout(output)?;
-    rustix::stdio::dup2_stderr(output)?;
+    rustix::stdio::dup2_stdout(&streams.stdout)?;
+    rustix::stdio::dup2_stderr(streams.stderr.as_ref().unwrap_or(&streams.stdout))?;
     sys::close_all_but(status)?;
     setrlimit(Resource::Nofile, files)
 }
 
-/// Lets go of the output pipe, whose end must mean that the command's processes closed it, and of the directory.
+/// Lets go of the output, whose end must mean that the command's processes closed it, and of the directory.
 fn release() {
     // Failures leave this process holding a descriptor or directory until it ends: a later end of file, nothing lost.
     let stdin = rustix::stdio::stdin();
@@ -213,7 +212,7 @@ fn report(status: BorrowedFd<'_>, report: Report) {
     let _ = rustix::io::retry_on_intr(|| rustix::io::write(status, &report.encode()));
 }
 
-fn execute(exec: &Exec) -> Result<Pid, Errno> {
+fn execute(exec: &Exec, stdin: Stdin) -> Result<Pid, Errno> {
     // Zero bytes were refused by `check`.
     let text = |text: &str| CString::new(text).map_err(|_: NulError| Errno::INVAL);
     let arguments = exec.argv.iter().map(|each| text(each)).collect::<Result<Vec<_>, _>>()?;
@@ -221,7 +220,7 @@ fn execute(exec: &Exec) -> Result<Pid, Errno> {
         exec.env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect::<Result<Vec<_>, _>>()?;
     let program = exec.argv.first().ok_or(Errno::INVAL)?;
     if program.contains('/') {
-        return sys::spawn(&text(program)?, &arguments, &environment);
+        return sys::spawn(&text(program)?, &arguments, &environment, stdin);
     }
     let path = exec.env.iter().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value.as_str());
     let mut refusal = Errno::NOENT;
@@ -229,7 +228,7 @@ fn execute(exec: &Exec) -> Result<Pid, Errno> {
         let candidate = text(&format!("{}/{program}", if directory.is_empty() { "." } else { directory }))?;
         // Looking first is cheaper than a spawn that fails.
         let tried = accessat(CWD, candidate.as_c_str(), Access::EXEC_OK, AtFlags::empty())
-            .and_then(|()| sys::spawn(&candidate, &arguments, &environment));
+            .and_then(|()| sys::spawn(&candidate, &arguments, &environment, stdin));
         match tried {
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             // As `execvp` does: another directory may hold one that may be executed.
@@ -242,6 +241,8 @@ fn execute(exec: &Exec) -> Result<Pid, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use ostler_wire::guest::{Overflow, Stdio};
+
     use super::*;
 
     fn exec() -> Exec {
@@ -252,6 +253,9 @@ mod tests {
             cwd: "/".into(),
             timeout_ms: 0,
             output_limit: 1,
+            overflow: Overflow::End,
+            stdio: Stdio::Merged,
+            label: String::new(),
         }
     }
 

@@ -1,17 +1,30 @@
-//! The few system calls that no safe wrapper offers: fork, spawn, signal mask and descriptor, closing ranges.
+//! The few system calls that no safe wrapper offers: fork, spawn, signal mask and descriptor, closing ranges, terminals.
 //!
 //! All `unsafe` code of the guest's library is here. It owns nothing and decides nothing; the callers are
 //! [`crate::supervisor`], [`crate::worker`] and the start of the program.
 
-#![expect(unsafe_code, reason = "fork, posix_spawn, signalfd and close_range have no safe wrapper")]
+#![expect(unsafe_code, reason = "fork, posix_spawn, signalfd, close_range and terminals have no safe wrapper here")]
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
+use ostler_wire::guest::Window;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
+
+/// What a spawned program gets as its standard input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stdin {
+    /// The caller's.
+    Inherit,
+    /// The caller's standard output, for reading too.
+    Stdout,
+    /// The terminal that is the caller's standard output; it becomes the controlling one of a new session.
+    Terminal,
+}
 
 /// Which side of a [`fork`] this is.
 pub(crate) enum Forked {
@@ -37,16 +50,25 @@ pub(crate) fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Starts a program that inherits the caller's standard streams, directory and limits, in a process group of its own, with
-/// no signal blocked or ignored. The caller's memory is shared until the exec (as with vfork), never copied.
-pub(crate) fn spawn(program: &CStr, arguments: &[CString], environment: &[CString]) -> Result<Pid, Errno> {
+/// Starts a program that inherits the caller's standard streams but for `stdin`, directory and limits, in a process group
+/// of its own, with no signal blocked or ignored. The caller's memory is shared until the exec (as with vfork), never
+/// copied.
+pub(crate) fn spawn(
+    program: &CStr,
+    arguments: &[CString],
+    environment: &[CString],
+    stdin: Stdin,
+) -> Result<Pid, Errno> {
     let arguments = pointers(arguments);
     let environment = pointers(environment);
     let mut attributes = MaybeUninit::<libc::posix_spawnattr_t>::uninit();
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut actions = MaybeUninit::<libc::posix_spawn_file_actions_t>::uninit();
     let mut pid = 0;
-    let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+    // A leader of a session leads a process group already, and may not be told to.
+    let group = if stdin == Stdin::Terminal { POSIX_SPAWN_SETSID } else { libc::POSIX_SPAWN_SETPGROUP };
+    let flags = group | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
     // SAFETY: each object is initialised by its init call before use and lives until `posix_spawn` has returned; the
     // two vectors end with a null pointer and point to strings that outlive the call.
     let error = unsafe {
@@ -57,17 +79,23 @@ pub(crate) fn spawn(program: &CStr, arguments: &[CString], environment: &[CStrin
         if error != 0 {
             return Err(Errno::from_raw_os_error(error));
         }
+        let error = prepare_stdin(actions.as_mut_ptr(), stdin);
+        if error != 0 {
+            libc::posix_spawnattr_destroy(attributes.as_mut_ptr());
+            return Err(Errno::from_raw_os_error(error));
+        }
         libc::posix_spawnattr_setflags(attributes.as_mut_ptr(), flags as libc::c_short);
         libc::posix_spawnattr_setsigmask(attributes.as_mut_ptr(), none.as_ptr());
         libc::posix_spawnattr_setsigdefault(attributes.as_mut_ptr(), all.as_ptr());
         let error = libc::posix_spawn(
             &raw mut pid,
             program.as_ptr(),
-            ptr::null(),
+            actions.as_ptr(),
             attributes.as_ptr(),
             arguments.as_ptr().cast(),
             environment.as_ptr().cast(),
         );
+        libc::posix_spawn_file_actions_destroy(actions.as_mut_ptr());
         libc::posix_spawnattr_destroy(attributes.as_mut_ptr());
         error
     };
@@ -75,6 +103,76 @@ pub(crate) fn spawn(program: &CStr, arguments: &[CString], environment: &[CStrin
         return Err(Errno::from_raw_os_error(error));
     }
     Pid::from_raw(pid.max(0)).ok_or(Errno::SRCH)
+}
+
+/// From `spawn.h`; the libc crate has no name for it.
+const POSIX_SPAWN_SETSID: libc::c_int = 0x80;
+
+/// Says what a spawned program gets as its standard input. Gives an errno, 0 where there is none; then nothing needs to be
+/// destroyed.
+///
+/// # Safety
+/// `actions` must be valid for writes. It is initialised where the result is 0.
+unsafe fn prepare_stdin(actions: *mut libc::posix_spawn_file_actions_t, stdin: Stdin) -> libc::c_int {
+    // SAFETY: the object is initialised before it is used; the path is a literal.
+    unsafe {
+        let error = libc::posix_spawn_file_actions_init(actions);
+        if error != 0 {
+            return error;
+        }
+        let error = match stdin {
+            Stdin::Inherit => 0,
+            Stdin::Stdout => libc::posix_spawn_file_actions_adddup2(actions, 1, 0),
+            // The first terminal that the leader of a session opens becomes its controlling one. Not by its name in
+            // `/dev/pts`, where a command may have put something else.
+            Stdin::Terminal => {
+                libc::posix_spawn_file_actions_addopen(actions, 0, c"/proc/self/fd/1".as_ptr(), libc::O_RDWR, 0)
+            }
+        };
+        if error != 0 {
+            libc::posix_spawn_file_actions_destroy(actions);
+        }
+        error
+    }
+}
+
+/// Opens a new terminal: its master, which does not block, and its slave.
+///
+/// What lies at `/dev/ptmx` may have been put there by a command; whatever is no master of a terminal is refused.
+pub(crate) fn open_terminal() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let master = rustix::fs::open("/dev/ptmx", flags, Mode::empty())?;
+    let unlocked: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads an int that outlives the call; TIOCGPTPEER takes open flags and gives a new descriptor,
+    // which has no other owner. Neither does anything to a descriptor that is no master.
+    let slave = unsafe {
+        if libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) != 0 {
+            return Err(last_errno());
+        }
+        let slave = libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        if slave < 0 {
+            return Err(last_errno());
+        }
+        OwnedFd::from_raw_fd(slave)
+    };
+    Ok((master, slave))
+}
+
+/// Sets the size of a terminal; its foreground is sent SIGWINCH by the kernel.
+pub(crate) fn set_window(master: &OwnedFd, window: Window) -> Result<(), Errno> {
+    let size = libc::winsize { ws_row: window.rows, ws_col: window.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads a winsize that outlives the call.
+    let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// The process group in the foreground of a terminal; `None` where there is none.
+pub(crate) fn foreground(master: &OwnedFd) -> Option<Pid> {
+    let mut group: libc::pid_t = 0;
+    // SAFETY: TIOCGPGRP writes a pid_t that outlives the call.
+    let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPGRP, &raw mut group) };
+    // 1 would be the guest's own group, and 0 is none.
+    if result == 0 && group > 1 { Pid::from_raw(group) } else { None }
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {

@@ -10,12 +10,13 @@
 mod error;
 mod file;
 mod link;
+mod running;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ostler_wire::guest::{Call, Entry, Exec, MAX_FILE, Reply, Request};
+use ostler_wire::guest::{Call, Entry, Exec, Listed, MAX_FILE, Port, Reply, Request, Window};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -23,8 +24,11 @@ use tokio::time::timeout;
 pub use error::{GuestError, LinkLost};
 pub use file::FileContent;
 use link::{Answer, Ask, Link, Lost, QUEUE};
+use running::End;
+pub use running::{Ended, Running};
 
 use super::registered::register;
+use crate::process::refuse_descriptors;
 
 /// How long a guest may take.
 #[derive(Clone, Copy, Debug)]
@@ -61,27 +65,15 @@ pub struct Listing {
     pub truncated: bool,
 }
 
-/// A call that this host follows.
-#[derive(Debug)]
-pub struct Running {
-    /// Its identifier.
-    pub call: String,
-    /// Process number inside the sandbox; `None` for a call that was attached to.
-    pub pid: Option<i32>,
-    /// Its output, stdout and stderr in the order of writing; the end comes after the last byte.
-    ///
-    /// This is the host's end of a socket pair that the host made. Each end has its own open file, so nothing that the
-    /// sandbox does to its end (such as making it block) changes how this one behaves.
-    pub output: UnixStream,
-    end: End,
-    /// Keeps the link.
-    guest: Guest,
-}
-
-#[derive(Debug)]
-enum End {
-    Awaited(oneshot::Receiver<Call>),
-    Known(Call),
+/// A piece of a call's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The call when it was read.
+    pub row: Call,
+    /// Position of the first byte: higher than was asked for where what came before is lost.
+    pub offset: u64,
+    /// The bytes; none at the end of what is there.
+    pub bytes: Vec<u8>,
 }
 
 impl Guest {
@@ -108,7 +100,7 @@ impl Guest {
         Ok(Self { asks, lost, deadlines })
     }
 
-    /// Runs a program. A second one with the same [`Exec::call`] is refused until the first is forgotten.
+    /// Runs a program. What [`Running::output`] is for depends on [`Exec::stdio`]. A second one with the same [`Exec::call`] is refused until the first is forgotten.
     ///
     /// After [`GuestError::Deadline`] or [`GuestError::Link`] it may run: ask for its [`Self::status`]. Dropping the
     /// future does not stop it either.
@@ -117,11 +109,11 @@ impl Guest {
     /// [`GuestError::Refused`] names a program or working directory that cannot be used; nothing was started then.
     pub async fn exec(&self, exec: Exec) -> Result<Running, GuestError> {
         let call = exec.call.clone();
-        let (running, reply) = self.follow("start a program", call, Request::Exec(exec)).await?;
-        Ok(match reply {
-            Reply::Started { pid } => Running { pid: Some(pid), ..running },
-            _ => running,
-        })
+        let (mut running, reply) = self.follow("start a program", call, Request::Exec(exec)).await?;
+        if let Reply::Started { pid } = reply {
+            running.pid = Some(pid);
+        }
+        Ok(running)
     }
 
     /// Follows a call that this or an earlier host started, from a byte of its output on. Whoever followed it before gets no
@@ -131,9 +123,10 @@ impl Guest {
     /// [`GuestError::Refused`] where the call is not known or has less output.
     pub async fn attach(&self, call: &str, offset: u64) -> Result<Running, GuestError> {
         let request = Request::Attach { call: call.to_owned(), offset };
-        let (running, reply) = self.follow("attach to a call", call.to_owned(), request).await?;
+        let (mut running, reply) = self.follow("attach to a call", call.to_owned(), request).await?;
+        running.first = offset;
         Ok(match reply {
-            Reply::Call(row) if row.exit.is_some() => Running { end: End::Known(row), ..running },
+            Reply::Call(row) => running.attached(row),
             _ => running,
         })
     }
@@ -159,6 +152,47 @@ impl Guest {
     /// Sends a signal to the main process of a call.
     pub async fn signal(&self, call: &str, signal: i32) -> Result<(), GuestError> {
         self.done("signal a call", Request::Signal { call: call.to_owned(), signal }).await
+    }
+
+    /// Sets the size of a call's terminal.
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] where the call is not known or has no open terminal.
+    pub async fn resize(&self, call: &str, window: Window) -> Result<(), GuestError> {
+        self.done("resize a terminal", Request::Resize { call: call.to_owned(), window }).await
+    }
+
+    /// A piece of what is kept of a call's output, without following it; whoever follows it goes on doing so. No more than
+    /// `max` bytes, nor than [`ostler_wire::guest::MAX_PIECE`].
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] where the call is not known or has less output.
+    pub async fn read_output(&self, call: &str, offset: u64, max: u32) -> Result<Piece, GuestError> {
+        let request = Request::Read { call: call.to_owned(), offset, max };
+        match self.ask("read the output of a call", request, None).await?.0 {
+            Reply::Output { row, offset, bytes } => Ok(Piece { row, offset, bytes }),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    /// The calls whose identifiers begin with `prefix`, oldest first, and whether there are more than one message holds.
+    pub async fn calls(&self, prefix: &str) -> Result<(Vec<Listed>, bool), GuestError> {
+        match self.ask("list calls", Request::Calls { prefix: prefix.to_owned() }, None).await?.0 {
+            Reply::Calls { calls, truncated } => Ok((calls, truncated)),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    /// The TCP ports on which something in the sandbox listens, and whether there are more. The names of processes are
+    /// theirs to choose. The port to which the door redirects connections is not among them.
+    pub async fn ports(&self) -> Result<(Vec<Port>, bool), GuestError> {
+        match within("list ports", self.deadlines.file, self.send("list ports", Request::Ports, None, None)).await?.0 {
+            Reply::Ports { mut ports, truncated } => {
+                ports.retain(|port| port.port != crate::pair::DOOR_PORT);
+                Ok((ports, truncated))
+            }
+            _ => Err(self.mismatch()),
+        }
     }
 
     /// Drops an ended call and its output from the guest's table.
@@ -216,14 +250,17 @@ impl Guest {
         let pair = || {
             let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
             ours.set_nonblocking(true)?;
-            Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
+            let ours = OwnedFd::from(ours);
+            // What runs in the sandbox may have the other end; who sends a descriptor chooses how long it takes to close it.
+            refuse_descriptors(&ours);
+            Ok((UnixStream::from_std(ours.into())?, OwnedFd::from(theirs)))
         };
         let (output, theirs) =
             pair().map_err(|source| GuestError::Local { step: "make a socket for the output", source })?;
         let (end, awaited) = oneshot::channel();
         let send = self.send(what, request, Some(theirs), Some(end));
         let (reply, _) = within(what, self.deadlines.answer, send).await?;
-        Ok((Running { call, pid: None, output, end: End::Awaited(awaited), guest: self.clone() }, reply))
+        Ok((Running::new(call, output, End::Awaited(awaited), self.clone()), reply))
     }
 
     async fn done(&self, what: &'static str, request: Request) -> Result<(), GuestError> {
@@ -260,33 +297,6 @@ impl Guest {
     /// For answers of the wrong kind, which the task has already refused to pass on.
     fn mismatch(&self) -> GuestError {
         GuestError::Link(LinkLost::Violation("an answer that does not fit its request"))
-    }
-}
-
-impl Running {
-    /// Waits for the end of the call; gives its row, with [`Call::exit`] set, each time it is called.
-    ///
-    /// The guest tells the end once it has handed over all output, so a call with much output ends only for someone who also
-    /// reads [`Self::output`]. There is no deadline: a call has its own.
-    ///
-    /// # Errors
-    /// [`GuestError::Link`] where the link is lost, [`GuestError::Replaced`] where somebody else attached.
-    pub async fn exit(&mut self) -> Result<Call, GuestError> {
-        if let End::Awaited(awaited) = &mut self.end {
-            let ended = awaited.await.map_err(|_| self.unheard())?;
-            self.end = End::Known(ended);
-        }
-        match &self.end {
-            End::Known(call) => Ok(call.clone()),
-            End::Awaited(_) => Err(self.unheard()),
-        }
-    }
-
-    fn unheard(&self) -> GuestError {
-        match self.guest.lost.get() {
-            Some(reason) => GuestError::Link(reason.clone()),
-            None => GuestError::Replaced { call: self.call.clone() },
-        }
     }
 }
 

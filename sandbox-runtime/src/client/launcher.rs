@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ostler_wire::VERSION;
-use ostler_wire::launcher::{Files, Limits, Reply, Request, Sandbox};
+use ostler_wire::launcher::{Family, Files, Limits, Reply, Request, Sandbox};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -129,6 +129,17 @@ impl Launcher {
     pub async fn destroy(&self, sandbox: &str, files: Files) -> Result<(), LauncherClientError> {
         let words = format!("destroy sandbox {sandbox}");
         self.ask(&words, Request::Destroy { sandbox: sandbox.to_owned(), files }, SLOW).await?.done(&words)
+    }
+
+    /// TCP sockets made inside the network namespace of a living sandbox; none of them blocks. `count` is 1 to
+    /// [`ostler_wire::launcher::MAX_MINTED`].
+    ///
+    /// # Errors
+    /// When the sandbox does not live, or the launcher cannot make them.
+    pub async fn mint(&self, sandbox: &str, family: Family, count: u32) -> Result<Vec<OwnedFd>, LauncherClientError> {
+        let words = format!("make sockets in sandbox {sandbox}");
+        let request = Request::Mint { sandbox: sandbox.to_owned(), family, count };
+        self.ask(&words, request, QUICK).await?.minted(&words, count)
     }
 
     /// Ends every sandbox, keeping their files, and the launcher.

@@ -7,5 +7,5 @@ pub mod launcher;
 
 mod registered;
 
-pub use guest::{Deadlines, FileContent, Guest, GuestError, Listing, Running};
+pub use guest::{Deadlines, Ended, FileContent, Guest, GuestError, Listing, Piece, Running};
 pub use launcher::{Died, Launcher, LauncherClientError, Spawned, Started, spawn_launcher};

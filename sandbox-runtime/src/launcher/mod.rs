@@ -22,6 +22,7 @@ mod event_loop;
 mod files;
 mod leases;
 mod link;
+mod mint;
 mod recovery;
 mod requests;
 mod sandboxes;

@@ -120,6 +120,7 @@ impl Launcher {
             Request::Reclaim { sandbox } => self.reclaim(request, &sandbox),
             Request::Destroy { sandbox, files } => self.destroy(request, &sandbox, files),
             Request::Shutdown => self.stop(Some(request)),
+            Request::Mint { sandbox, family, count } => self.mint(request, &sandbox, family, count),
         }
     }
 

@@ -182,7 +182,7 @@ impl Launcher {
                 let place = match kind {
                     DescriptorKind::DoorTcp => &mut sockets.door_tcp,
                     DescriptorKind::DoorDns => &mut sockets.door_dns,
-                    DescriptorKind::Control => return,
+                    DescriptorKind::Control | DescriptorKind::Minted => return,
                 };
                 *place = Some(Rc::new(descriptor));
             }

@@ -37,6 +37,9 @@ use serde::{Deserialize, Serialize};
 use crate::process;
 use crate::step::{Step, failure};
 
+/// The port inside the namespace to which every TCP connection is redirected.
+pub(crate) const DOOR_PORT: u16 = nft::TCP_PORT;
+
 /// Uids and gids of one sandbox.
 pub(crate) const RANGE: u32 = 65_536;
 
@@ -95,7 +98,7 @@ fn collect(helper: BorrowedFd<'_>, pid: Pid, uid_base: u32) -> Result<Pair, Fail
             }
             (FromHelper::Door(DescriptorKind::DoorTcp), descriptor) => door_tcp = descriptor,
             (FromHelper::Door(DescriptorKind::DoorDns), descriptor) => door_dns = descriptor,
-            (FromHelper::Door(DescriptorKind::Control), _) => {}
+            (FromHelper::Door(DescriptorKind::Control | DescriptorKind::Minted), _) => {}
             (FromHelper::Failed(failed), _) => return Err(failed),
             (FromHelper::Ready, _) => break,
         }

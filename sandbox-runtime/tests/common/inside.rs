@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ostler_sandbox::client::guest::{Deadlines, Guest, GuestError};
 use ostler_sandbox::client::launcher::{Launcher, Started};
-use ostler_wire::guest::Exec;
+use ostler_wire::guest::{Exec, Overflow, Stdio};
 use ostler_wire::launcher::Sandbox;
 use tokio::io::AsyncReadExt;
 
@@ -90,6 +90,9 @@ impl Inside {
             cwd: directory.to_owned(),
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            overflow: Overflow::End,
+            stdio: Stdio::Merged,
+            label: String::new(),
         };
         let mut running = self.guest.exec(exec).await?;
         let mut said = Vec::new();

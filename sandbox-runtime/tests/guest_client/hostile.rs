@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use ostler_sandbox::client::guest::{Deadlines, Guest, GuestError, LinkLost};
 use ostler_wire::guest::{
-    Call, Entry, EntryKind, Event, Exec, Exit, ExitCause, FromGuest, Message, Reply, Request, ToGuest,
+    Call, Entry, EntryKind, Event, Exec, Exit, ExitCause, FromGuest, Listed, MAX_LABEL, MAX_PORTS, Message, Overflow,
+    Port, Reply, Request, Stdio, ToGuest,
 };
 use ostler_wire::{VERSION, socket};
 use rustix::event::PollFlags;
@@ -69,7 +70,7 @@ async fn status(lie: impl FnOnce(&Liar, u64) + Send + 'static) -> Result<Call, G
 }
 
 fn row(call: &str) -> Reply {
-    Reply::Call(Call { call: call.into(), output: 0, exit: None })
+    Reply::Call(Call { call: call.into(), output: 0, first: 0, exit: None })
 }
 
 fn is_violation<T: std::fmt::Debug>(answer: Result<T, GuestError>) {
@@ -116,7 +117,7 @@ async fn bytes_that_are_no_message_end_the_link() {
 
 #[tokio::test]
 async fn an_event_without_an_end_or_with_a_number_ends_the_link() {
-    let event = |exit| Message::Event(Event::Exited(Call { call: "a".into(), output: 0, exit }));
+    let event = |exit| Message::Event(Event::Exited(Call { call: "a".into(), output: 0, first: 0, exit }));
     is_violation(status(move |liar, _| liar.say(1, 0, event(None), None)).await);
     let exit = Some(Exit { cause: ExitCause::Exited, status: 0, wall_us: 0 });
     is_violation(status(move |liar, id| liar.say(1, id, event(exit), None)).await);
@@ -153,6 +154,34 @@ async fn names_that_are_paths_and_longer_listings_than_asked_for_end_the_link() 
         is_violation(guest.list("", 2).await);
         lying.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn listings_of_calls_and_ports_that_cannot_be_end_the_link() {
+    let listed = |call: &str, label: &str, first| {
+        let row = Call { call: call.into(), output: 5, first, exit: None };
+        Reply::Calls { calls: vec![Listed { row, label: label.into(), age_ms: 0 }], truncated: false }
+    };
+    let long = "x".repeat(MAX_LABEL + 1);
+    for reply in [listed("other", "", 0), listed("bg:1", &long, 0), listed("bg:1", "", 6), Reply::Done] {
+        let (guest, liar) = start().await;
+        let lying = tokio::task::spawn_blocking(move || {
+            let request = liar.request();
+            liar.reply(request.id, reply, None);
+            liar
+        });
+        is_violation(guest.calls("bg:").await);
+        lying.await.unwrap();
+    }
+    let (guest, liar) = start().await;
+    let port = Port { port: 1, address: std::net::Ipv4Addr::LOCALHOST.into(), process: None };
+    let lying = tokio::task::spawn_blocking(move || {
+        let request = liar.request();
+        liar.reply(request.id, Reply::Ports { ports: vec![port; MAX_PORTS + 1], truncated: false }, None);
+        liar
+    });
+    is_violation(guest.ports().await);
+    lying.await.unwrap();
 }
 
 /// Reads a file while the liar hands over `descriptor` with a made-up size and mode.
@@ -255,6 +284,9 @@ async fn a_guest_cannot_make_the_hosts_end_of_the_output_block() {
         cwd: "/".into(),
         timeout_ms: 0,
         output_limit: 1,
+        overflow: Overflow::End,
+        stdio: Stdio::Merged,
+        label: String::new(),
     };
     let running = guest.exec(exec).await.unwrap();
     let _held = lying.await.unwrap();

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use ostler_sandbox::client::guest::{Deadlines, Guest, GuestError};
 use ostler_sandbox::guest_image;
 use ostler_wire::FailureKind;
-use ostler_wire::guest::{CONTROL_FD, Exec};
+use ostler_wire::guest::{CONTROL_FD, Exec, Overflow, Stdio as Streams};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::AsyncReadExt;
@@ -47,6 +47,9 @@ async fn the_embedded_guest_runs_programs_and_ends_with_its_link() {
         cwd: "/".into(),
         timeout_ms: 20_000,
         output_limit: 1000,
+        overflow: Overflow::End,
+        stdio: Streams::Merged,
+        label: String::new(),
     };
     let mut running = guest.exec(exec).await.unwrap();
     let mut output = String::new();

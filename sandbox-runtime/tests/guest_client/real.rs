@@ -4,10 +4,12 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ostler_sandbox::client::guest::{Deadlines, Guest, GuestError, LinkLost, Running};
-use ostler_wire::guest::{Call, EntryKind, Exec, ExitCause, FromGuest, MAX_FILE, Request, ToGuest};
+use ostler_wire::guest::{
+    Call, EntryKind, Exec, ExitCause, FromGuest, MAX_FILE, MIN_TAIL, Overflow, Request, Stdio, ToGuest, Window,
+};
 use ostler_wire::{FailureKind, VERSION, socket};
 use rustix::event::PollFlags;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{GuestProcess, PATIENCE, wait_for};
 
@@ -25,6 +27,9 @@ fn shell(call: &str, script: &str) -> Exec {
         cwd: "/".into(),
         timeout_ms: 0,
         output_limit: 16 * 1024 * 1024,
+        overflow: Overflow::End,
+        stdio: Stdio::Merged,
+        label: String::new(),
     }
 }
 
@@ -232,4 +237,70 @@ async fn files_that_are_none_or_lie_outside_are_refused() {
     assert_eq!(kind(&guest.list("missing", 10).await.unwrap_err()), FailureKind::NotFound);
     let large = vec![0; usize::try_from(MAX_FILE).unwrap() + 1];
     assert!(matches!(guest.write_file("a", &large, 0o644).await.unwrap_err(), GuestError::TooLarge { .. }));
+}
+
+#[tokio::test]
+async fn a_piped_program_talks_both_ways_and_ends_with_its_host() {
+    let process = GuestProcess::start();
+    let guest = connect(&process, 1).await;
+    let piped = |call: &str, script: &str| Exec { stdio: Stdio::Piped, ..shell(call, script) };
+    let mut running = guest.exec(piped("a", "rev; echo complaint >&2")).await.unwrap();
+    running.output.write_all(b"abc\n").await.unwrap();
+    running.output.shutdown().await.unwrap();
+    let (output, ended) = finish(running).await;
+    assert_eq!((output.as_str(), outcome(&ended)), ("cba\n", (ExitCause::Exited, 0)));
+    assert_eq!(finish(guest.attach("a", 0).await.unwrap()).await.0, "complaint\n");
+    let (stream, mut end) = guest.exec(piped("b", "cat; sleep 1000")).await.unwrap().split();
+    drop(stream);
+    assert_eq!(outcome(&end.exit().await.unwrap()).0, ExitCause::Stopped);
+}
+
+#[tokio::test]
+async fn a_terminal_is_typed_into_resized_and_found_again() {
+    let process = GuestProcess::start();
+    let guest = connect(&process, 1).await;
+    let window = Window { rows: 10, columns: 40 };
+    let script = "stty -echo; echo ready; read -r line; stty size; echo got $line; read -r line";
+    let exec = Exec {
+        stdio: Stdio::Terminal(window),
+        overflow: Overflow::DropHead,
+        output_limit: MIN_TAIL,
+        label: "sh".into(),
+        ..shell("tty:main", script)
+    };
+    let mut running = guest.exec(exec).await.unwrap();
+    let mut bytes = [0; 7];
+    running.output.read_exact(&mut bytes).await.unwrap();
+    guest.resize("tty:main", Window { rows: 20, columns: 60 }).await.unwrap();
+    running.output.write_all(b"words\r").await.unwrap();
+    let mut bytes = [0; 17];
+    running.output.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(&bytes, b"20 60\r\ngot words\r");
+    drop((guest, running));
+
+    let second = connect(&process, 2).await;
+    let (listed, truncated) = second.calls("tty:").await.unwrap();
+    assert_eq!((listed[0].row.call.as_str(), listed[0].label.as_str(), truncated), ("tty:main", "sh", false));
+    let running = second.attach("tty:main", 0).await.unwrap();
+    assert_eq!(running.first, 0);
+    second.stop("tty:main", Duration::from_secs(20)).await.unwrap();
+    let (output, ended) = finish(running).await;
+    assert_eq!(output, "ready\r\n20 60\r\ngot words\r\n");
+    assert_eq!(outcome(&ended).0, ExitCause::Stopped);
+    assert_eq!(kind(&second.resize("tty:main", window).await.unwrap_err()), FailureKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_follower_of_a_tail_is_told_where_it_begins() {
+    let process = GuestProcess::start();
+    let guest = connect(&process, 1).await;
+    let exec = Exec { overflow: Overflow::DropHead, output_limit: MIN_TAIL, ..shell("a", "seq 1 10000") };
+    let (stream, mut end) = guest.exec(exec).await.unwrap().split();
+    drop(stream);
+    let ended = end.exit().await.unwrap();
+    assert_eq!((ended.output, ended.first), (48_894, 48_894 - MIN_TAIL));
+    let running = guest.attach("a", 100).await.unwrap();
+    assert_eq!(running.first, ended.first);
+    assert!(finish(running).await.0.ends_with("\n9999\n10000\n"));
+    assert_eq!(guest.attach("a", 48_000).await.unwrap().first, 48_000);
 }

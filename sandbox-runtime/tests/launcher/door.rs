@@ -6,8 +6,10 @@ use std::os::fd::AsFd;
 use std::thread::{self, JoinHandle};
 
 use ostler_sandbox::client::launcher::Started;
+use ostler_wire::launcher::Family;
+use rustix::fd::OwnedFd;
 
-use crate::support::{Bench, ask, done, readable};
+use crate::support::{Bench, ask, done, readable, words};
 
 /// Accepts one connection and says where it was meant to go.
 fn answer_tcp(started: &Started) -> JoinHandle<SocketAddr> {
@@ -60,6 +62,60 @@ async fn every_dns_query_ends_at_the_host_whatever_server_it_asks() {
         assert_eq!(done(&started.control, &format!("udp {server} query")), "resolved", "{server}");
         assert_eq!(answering.join().unwrap(), "query");
     }
+}
+
+/// Says hello over a minted socket and gives the answer.
+async fn through(socket: OwnedFd, address: &str) -> std::io::Result<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let socket = tokio::net::TcpSocket::from_std_stream(TcpStream::from(socket));
+    let mut stream = socket.connect(address.parse().unwrap()).await?;
+    stream.write_all(b"hello").await?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[tokio::test]
+async fn a_minted_socket_reaches_what_listens_in_the_sandbox_and_nothing_outside() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let started = bench.create(&launcher, &bench.id(1)).await;
+    let other = bench.create(&launcher, &bench.id(2)).await;
+    done(&started.control, "listen 127.0.0.1:8099");
+    done(&started.control, "listen [::1]:8098");
+    let sockets = launcher.mint(&bench.id(1), Family::V4, 16).await.unwrap();
+    assert_eq!(sockets.len(), 16);
+    for socket in sockets {
+        assert_eq!(through(socket, "127.0.0.1:8099").await.unwrap(), "hello");
+    }
+    let [socket] = launcher.mint(&bench.id(1), Family::V6, 1).await.unwrap().try_into().unwrap();
+    assert_eq!(through(socket, "[::1]:8098").await.unwrap(), "hello");
+    // What listens on the host's loopback, or in another sandbox, is not there.
+    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = outside.local_addr().unwrap().to_string();
+    for (number, address) in [(1, address.as_str()), (2, "127.0.0.1:8099")] {
+        let [socket] = launcher.mint(&bench.id(number), Family::V4, 1).await.unwrap().try_into().unwrap();
+        let refused = through(socket, address).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{address}");
+    }
+    drop(other);
+}
+
+#[tokio::test]
+async fn sockets_are_minted_only_in_a_sandbox_that_lives_and_in_bounds() {
+    let bench = Bench::new();
+    let (launcher, _) = bench.connect(1).await;
+    let _started = bench.create(&launcher, &bench.id(1)).await;
+    for (sandbox, count, expected) in [
+        (bench.id(1), 0, "0 sockets; 1 to 16 are possible"),
+        (bench.id(1), 17, "17 sockets; 1 to 16 are possible"),
+        (bench.id(2), 1, "does not live"),
+        ("../x".to_owned(), 1, "no bare lowercase ULID"),
+    ] {
+        let refused = words(&launcher.mint(&sandbox, Family::V4, count).await.unwrap_err());
+        assert!(refused.contains(expected), "{refused}");
+    }
+    assert_eq!(launcher.mint(&bench.id(1), Family::V4, 1).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

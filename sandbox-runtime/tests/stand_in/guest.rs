@@ -103,6 +103,11 @@ fn answer(request: &str) -> Result<String, String> {
             let number: u32 = number.parse().map_err(|_| "number")?;
             ended(child(move || old_call(number))?)
         }
+        ["listen", address] => {
+            let listener = std::net::TcpListener::bind(address).map_err(|error| error.to_string())?;
+            child(move || i32::from(echo(&listener).is_err()))?;
+            "ok".to_owned()
+        }
         ["exit", status] => std::process::exit(status.parse().unwrap_or(1)),
         _ => return Err(format!("unknown request {request}")),
     })
@@ -147,6 +152,16 @@ fn ended(pid: i32) -> String {
     // SAFETY: the status lives until the call returns.
     unsafe { waitpid(pid, &raw mut status, 0) };
     if status & 0x7f == 0 { format!("ok {}", (status >> 8) & 0xff) } else { format!("ok killed {}", status & 0x7f) }
+}
+
+/// Accepts connections for ever and sends back what each begins with.
+fn echo(listener: &std::net::TcpListener) -> std::io::Result<()> {
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        let mut hello = [0; 5];
+        stream.read_exact(&mut hello)?;
+        stream.write_all(&hello)?;
+    }
 }
 
 fn tcp(address: &str) -> Result<String, String> {

@@ -26,6 +26,22 @@ pub const MAX_CALL_ID: usize = 96;
 /// Most bytes of output that a guest keeps, all calls together; also the largest [`Exec::output_limit`].
 pub const MAX_OUTPUT: u64 = 64 * 1024 * 1024;
 
+/// Least and largest [`Exec::output_limit`] with [`Overflow::DropHead`], and the most of all such calls together, in bytes.
+pub const MIN_TAIL: u64 = 4 * 1024;
+/// See [`MIN_TAIL`].
+pub const MAX_TAIL: u64 = 1024 * 1024;
+/// See [`MIN_TAIL`].
+pub const MAX_TAILS: u64 = 32 * 1024 * 1024;
+
+/// Longest [`Exec::label`], in bytes.
+pub const MAX_LABEL: usize = 256;
+
+/// Most bytes of one [`Reply::Output`].
+pub const MAX_PIECE: u32 = 48 * 1024;
+
+/// Most ports of one [`Reply::Ports`].
+pub const MAX_PORTS: usize = 256;
+
 /// Largest content of a [`Request::Write`], in bytes.
 pub const MAX_FILE: u64 = 64 * 1024 * 1024;
 
@@ -51,12 +67,13 @@ pub enum Request {
         /// Must equal [`crate::VERSION`].
         version: u16,
     },
-    /// Runs a program. With one descriptor: the stream socket for its output (stdout and stderr merged in
-    /// the order in which they were written). Answered by [`Reply::Started`]; [`Event::Exited`] follows.
+    /// Runs a program. With one descriptor: a stream socket of the host, whose use [`Exec::stdio`] tells. Answered by
+    /// [`Reply::Started`]; [`Event::Exited`] follows.
     Exec(Exec),
     /// Streams a call's spool from `offset` over the stream socket in the message, then what still comes.
-    /// Answered by [`Reply::Call`]. The end of output closes the socket; a call that has not ended
-    /// sends [`Event::Exited`] when it does.
+    /// Answered by [`Reply::Call`]; where [`Call::first`] is higher than `offset`, what came before it is lost and the
+    /// stream begins there. The end of output closes the socket; a call that has not ended
+    /// sends [`Event::Exited`] when it does. What the host writes into the socket is typed into a terminal.
     Attach {
         /// The call.
         call: String,
@@ -77,7 +94,8 @@ pub enum Request {
         /// Time between the two signals, in milliseconds.
         grace_ms: u32,
     },
-    /// Sends a signal to the main process of a call. Answered by [`Reply::Done`].
+    /// Sends a signal to the main process of a call; of a terminal, to the processes in its foreground. Answered by
+    /// [`Reply::Done`].
     Signal {
         /// The call.
         call: String,
@@ -109,6 +127,29 @@ pub enum Request {
         /// The most entries to return; never more than [`MAX_ENTRIES`], nor than fit one message.
         max: u32,
     },
+    /// Sets the size of a terminal; its foreground hears of it (`SIGWINCH`). Answered by [`Reply::Done`].
+    Resize {
+        /// The call.
+        call: String,
+        /// The new size.
+        window: Window,
+    },
+    /// Reads a piece of what is kept of a call's output, without following it. Answered by [`Reply::Output`].
+    Read {
+        /// The call.
+        call: String,
+        /// First byte wanted.
+        offset: u64,
+        /// Most bytes wanted; never more than [`MAX_PIECE`] are sent.
+        max: u32,
+    },
+    /// Lists the calls whose identifiers begin with a prefix, oldest first. Answered by [`Reply::Calls`].
+    Calls {
+        /// The prefix; empty for all calls.
+        prefix: String,
+    },
+    /// Lists the TCP ports on which something in the sandbox listens. Answered by [`Reply::Ports`].
+    Ports,
 }
 
 /// A program to run.
@@ -124,8 +165,47 @@ pub struct Exec {
     pub cwd: String,
     /// Wall time after which the call is ended, in milliseconds; 0 means no limit.
     pub timeout_ms: u64,
-    /// Output bytes after which the call is ended, at most [`MAX_OUTPUT`].
+    /// Output bytes that are kept: at most [`MAX_OUTPUT`], or [`MAX_TAIL`] where only the tail is kept.
     pub output_limit: u64,
+    /// What happens to a call that writes more.
+    pub overflow: Overflow,
+    /// What the program's standard streams are.
+    pub stdio: Stdio,
+    /// Words for people, given back in [`Listed::label`]; at most [`MAX_LABEL`] bytes.
+    pub label: String,
+}
+
+/// What happens where there is more output than [`Exec::output_limit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overflow {
+    /// The call is ended, its output kept from the start.
+    End,
+    /// The call goes on and the oldest output is dropped, but never what somebody who is attached has not got yet: then the
+    /// program waits.
+    DropHead,
+}
+
+/// The standard streams of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdio {
+    /// No input. Stdout and stderr are kept in the order of writing and sent over the host's socket.
+    Merged,
+    /// The host's socket itself is stdin and stdout: what the host writes is read by the program, shutting the host's end down
+    /// for writing is the end of input, and stdout is not kept. Stderr is kept: [`Request::Attach`] gives it. Once the
+    /// host's end is closed altogether, the call is stopped.
+    Piped,
+    /// A terminal of this size, with the program as leader of its session. What is printed is kept and sent over the host's
+    /// socket, what the host writes there is typed.
+    Terminal(Window),
+}
+
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
 }
 
 /// A message from the guest to the host.
@@ -181,6 +261,51 @@ pub enum Reply {
     },
     /// Done, nothing to say.
     Done,
+    /// To [`Request::Read`].
+    Output {
+        /// The call as it is now.
+        row: Call,
+        /// Position of the first of the bytes: higher than was asked for where what came before is lost.
+        offset: u64,
+        /// The bytes; none at the end of what is there.
+        bytes: Vec<u8>,
+    },
+    /// To [`Request::Calls`].
+    Calls {
+        /// The calls, oldest first.
+        calls: Vec<Listed>,
+        /// Whether there are more than fit one message.
+        truncated: bool,
+    },
+    /// To [`Request::Ports`].
+    Ports {
+        /// By port, then by address.
+        ports: Vec<Port>,
+        /// Whether there are more than [`MAX_PORTS`].
+        truncated: bool,
+    },
+}
+
+/// A call in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its row.
+    pub row: Call,
+    /// [`Exec::label`].
+    pub label: String,
+    /// Time since it was started, in milliseconds.
+    pub age_ms: u64,
+}
+
+/// A TCP port on which something listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The port.
+    pub port: u16,
+    /// The address that it is bound to; unspecified for all of its family.
+    pub address: std::net::IpAddr,
+    /// Whose it is, where that can be told: the number of a process in the sandbox and its name.
+    pub process: Option<(i32, String)>,
 }
 
 /// Things that happen without being asked.
@@ -197,6 +322,8 @@ pub struct Call {
     pub call: String,
     /// Bytes of output so far.
     pub output: u64,
+    /// Position of the first byte of output that is kept.
+    pub first: u64,
     /// `None` while it runs.
     pub exit: Option<Exit>,
 }
@@ -260,10 +387,27 @@ mod tests {
         proptest::string::string_regex("[ -~é]{0,40}").unwrap()
     }
 
+    fn window() -> impl Strategy<Value = Window> {
+        (any::<u16>(), any::<u16>()).prop_map(|(rows, columns)| Window { rows, columns })
+    }
+
     fn exec() -> impl Strategy<Value = Exec> {
         let pairs = proptest::collection::vec((text(), text()), 0..4);
-        (text(), proptest::collection::vec(text(), 0..5), pairs, text(), any::<u64>(), any::<u64>()).prop_map(
-            |(call, argv, env, cwd, timeout_ms, output_limit)| Exec { call, argv, env, cwd, timeout_ms, output_limit },
+        let overflow = prop_oneof![Just(Overflow::End), Just(Overflow::DropHead)];
+        let stdio = prop_oneof![Just(Stdio::Merged), Just(Stdio::Piped), window().prop_map(Stdio::Terminal)];
+        let words = (text(), proptest::collection::vec(text(), 0..5), pairs, text(), text());
+        (words, any::<u64>(), any::<u64>(), overflow, stdio).prop_map(
+            |((call, argv, env, cwd, label), timeout_ms, output_limit, overflow, stdio)| Exec {
+                call,
+                argv,
+                env,
+                cwd,
+                timeout_ms,
+                output_limit,
+                overflow,
+                stdio,
+                label,
+            },
         )
     }
 
@@ -279,6 +423,10 @@ mod tests {
             text().prop_map(|path| Request::Open { path }),
             (text(), any::<u32>()).prop_map(|(path, mode)| Request::Write { path, mode }),
             (text(), any::<u32>()).prop_map(|(path, max)| Request::List { path, max }),
+            (text(), window()).prop_map(|(call, window)| Request::Resize { call, window }),
+            (text(), any::<u64>(), any::<u32>()).prop_map(|(call, offset, max)| Request::Read { call, offset, max }),
+            text().prop_map(|prefix| Request::Calls { prefix }),
+            Just(Request::Ports),
         ]
     }
 
@@ -291,7 +439,12 @@ mod tests {
         ];
         let exit =
             (cause, any::<i32>(), any::<u64>()).prop_map(|(cause, status, wall_us)| Exit { cause, status, wall_us });
-        (text(), any::<u64>(), proptest::option::of(exit)).prop_map(|(call, output, exit)| Call { call, output, exit })
+        (text(), any::<u64>(), any::<u64>(), proptest::option::of(exit)).prop_map(|(call, output, first, exit)| Call {
+            call,
+            output,
+            first,
+            exit,
+        })
     }
 
     fn message() -> impl Strategy<Value = Message> {
@@ -302,6 +455,9 @@ mod tests {
             Just(EntryKind::Other)
         ];
         let entry = (text(), kind, any::<u64>()).prop_map(|(name, kind, size)| Entry { name, kind, size });
+        let listed = (call(), text(), any::<u64>()).prop_map(|(row, label, age_ms)| Listed { row, label, age_ms });
+        let port = (any::<u16>(), any::<std::net::IpAddr>(), proptest::option::of((any::<i32>(), text())))
+            .prop_map(|(port, address, process)| Port { port, address, process });
         let reply = prop_oneof![
             (any::<u16>(), any::<u32>()).prop_map(|(version, calls)| Reply::Welcome { version, calls }),
             any::<i32>().prop_map(|pid| Reply::Started { pid }),
@@ -310,6 +466,12 @@ mod tests {
             (proptest::collection::vec(entry, 0..6), any::<bool>())
                 .prop_map(|(entries, truncated)| Reply::Listing { entries, truncated }),
             Just(Reply::Done),
+            (proptest::collection::vec(listed, 0..4), any::<bool>())
+                .prop_map(|(calls, truncated)| Reply::Calls { calls, truncated }),
+            (call(), any::<u64>(), proptest::collection::vec(any::<u8>(), 0..40))
+                .prop_map(|(row, offset, bytes)| Reply::Output { row, offset, bytes }),
+            (proptest::collection::vec(port, 0..4), any::<bool>())
+                .prop_map(|(ports, truncated)| Reply::Ports { ports, truncated }),
         ];
         let failure = (text(), any::<i32>(), text()).prop_map(|(op, errno, detail)| Failure {
             kind: FailureKind::Outside,
@@ -349,7 +511,7 @@ mod tests {
     #[test]
     fn the_first_bytes_of_a_hello_never_change() {
         // A guest of any version must be able to refuse a host of any other version.
-        let hello = ToGuest { epoch: 3, id: 1, body: Request::Hello { version: 1 } };
-        assert_eq!(socket::encode(&hello).unwrap(), [3, 1, 0, 1]);
+        let hello = ToGuest { epoch: 3, id: 1, body: Request::Hello { version: 2 } };
+        assert_eq!(socket::encode(&hello).unwrap(), [3, 1, 0, 2]);
     }
 }

@@ -66,6 +66,28 @@ pub enum Request {
     },
     /// Ends every sandbox, keeps their files, then ends the launcher. Answered by [`Reply::Done`].
     Shutdown,
+    /// Makes TCP sockets inside a living sandbox's network namespace. Answered by as many [`Reply::Descriptor`] messages and
+    /// [`Reply::Done`].
+    Mint {
+        /// Which.
+        sandbox: String,
+        /// Of which addresses.
+        family: Family,
+        /// How many, 1 to [`MAX_MINTED`].
+        count: u32,
+    },
+}
+
+/// Most sockets of one [`Request::Mint`].
+pub const MAX_MINTED: u32 = 16;
+
+/// Addresses of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// What becomes of a sandbox's files.
@@ -137,6 +159,8 @@ pub enum DescriptorKind {
     DoorTcp,
     /// UDP socket inside the network namespace to which every DNS query is redirected.
     DoorDns,
+    /// A TCP socket made inside the network namespace, not connected.
+    Minted,
 }
 
 /// A living sandbox.

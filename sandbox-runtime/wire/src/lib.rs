@@ -12,7 +12,7 @@ pub mod launcher;
 pub mod socket;
 
 /// Version of both protocols. A peer of another version is refused in the first message.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Largest encoded message, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;

@@ -4,9 +4,8 @@
 
 use anyhow::{Context, Result, ensure};
 use ostler_sandbox::client::{Deadlines, Guest};
-use ostler_sandbox::wire::guest::Exec;
 use ostler_sandbox::wire::launcher::Limits;
-use ostler_tests::runtime::{DEADLINE, LIMITS, Runtime, new_id};
+use ostler_tests::runtime::{DEADLINE, LIMITS, Runtime, command, new_id};
 use tokio::io::AsyncReadExt;
 
 /// A browser wants more than the usual.
@@ -19,19 +18,14 @@ async fn run(script: &str) -> Result<String> {
     let started = launcher.create(&new_id(), &runtime.image, ROOMY, DEADLINE).await?;
     let guest = Guest::connect(started.control, 1, Deadlines::default()).await?;
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let exec = Exec {
-        call: "script".into(),
-        argv: vec!["/bin/bash".into(), "-ec".into(), script.into()],
-        env: vec![
-            variable("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-            variable("HOME", "/root"),
-            variable("LANG", "C.UTF-8"),
-            variable("DEBIAN_FRONTEND", "noninteractive"),
-        ],
-        cwd: "/workspace".into(),
-        timeout_ms: 180_000,
-        output_limit: 4 << 20,
-    };
+    let mut exec = command("script", &["/bin/bash", "-ec", script]);
+    exec.env.extend([
+        variable("HOME", "/root"),
+        variable("LANG", "C.UTF-8"),
+        variable("DEBIAN_FRONTEND", "noninteractive"),
+    ]);
+    exec.cwd = "/workspace".into();
+    exec.timeout_ms = 180_000;
     let mut running = guest.exec(exec).await?;
     let mut output = Vec::new();
     running.output.read_to_end(&mut output).await?;

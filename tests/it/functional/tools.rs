@@ -78,3 +78,41 @@ async fn a_command_over_its_limits_is_ended_and_says_which() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn a_command_in_the_background_goes_on_after_its_turn_and_can_be_read_and_ended() -> Result<()> {
+    let call =
+        |tool: &str, arguments: &str| format!("say = \"x\"\ncall = [{{ tool = \"{tool}\", arguments = {arguments} }}]");
+    let command = "echo begun; while [ ! -e stop ]; do sleep 0.01; done; echo seen; touch seen; exec sleep 1000";
+    let turns = script(&[
+        &call("shell", &format!("{{ command = '''{command}''', background = true, name = \"web\" }}")),
+        &call("shell_output", "{}"),
+        &format!("expect = [{{ call = 0, outcome = \"done\", pattern = \"web +running +echo begun\" }}]\n{END}"),
+        // A second prompt, in a turn of its own.
+        &shell("touch stop; until [ -e seen ]; do sleep 0.01; done"),
+        &call("shell_output", "{ name = \"web\" }"),
+        &format!(
+            "expect = [{{ call = 0, outcome = \"done\", pattern = \"running; bytes 0 to 11 of 11.\\nbegun\\nseen\" }}]\n{}",
+            call("shell_stop", "{ name = \"web\" }")
+        ),
+        &format!("expect = [{{ call = 0, outcome = \"done\", pattern = \"has ended with status 143\" }}]\n{END}"),
+    ]);
+    let (host, session) = Host::with_session(turns).await?;
+    for _ in 0..2 {
+        host.client.prompt(session, "go").await?;
+        host.client.wait_until_idle(session).await?;
+    }
+    let events = host.client.wait_until_idle(session).await?;
+    let ended: Vec<ToolOutcome> = events
+        .into_iter()
+        .filter_map(|event| match event.body {
+            EventBody::ToolFinished { outcome, output, .. } => {
+                assert_eq!(outcome, ToolOutcome::Done, "{output}");
+                Some(outcome)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ended.len(), 5);
+    Ok(())
+}

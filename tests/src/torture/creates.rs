@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ostler_sandbox::client::{Deadlines, Guest, Launcher};
-use ostler_sandbox::wire::guest::Exec;
 use ostler_sandbox::wire::launcher::Files;
 use tokio::io::AsyncReadExt;
 
-use crate::runtime::{DEADLINE, LIMITS, new_id};
+use crate::runtime::{DEADLINE, LIMITS, command, new_id};
 
 /// How many and how.
 #[derive(Clone, Copy, Debug)]
@@ -71,15 +70,8 @@ async fn one(launcher: &Launcher, image: &str, id: &str) -> Result<Duration> {
     let guest =
         Guest::connect(started.control, 1, Deadlines::default()).await.with_context(|| format!("greet {id}"))?;
     let ready = began.elapsed();
-    let exec = Exec {
-        call: "only".into(),
-        argv: vec!["/bin/echo".into(), "hello".into()],
-        env: Vec::new(),
-        cwd: "/".into(),
-        timeout_ms: DEADLINE.as_millis() as u64,
-        output_limit: 1024,
-    };
-    let mut running = guest.exec(exec).await.with_context(|| format!("exec in {id}"))?;
+    let mut running =
+        guest.exec(command("only", &["/bin/echo", "hello"])).await.with_context(|| format!("exec in {id}"))?;
     let mut said = String::new();
     running.output.read_to_string(&mut said).await?;
     let call = running.exit().await.with_context(|| format!("end of exec in {id}"))?;

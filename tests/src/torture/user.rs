@@ -25,7 +25,7 @@ use tokio::io::AsyncReadExt;
 
 use super::chance::Chance;
 use super::leftovers::note_group;
-use crate::runtime::{DEADLINE, LIMITS, Runtime};
+use crate::runtime::{DEADLINE, LIMITS, Runtime, command};
 
 /// Exit status of a user whose launcher is gone.
 pub const LAUNCHER_GONE: u8 = 75;
@@ -241,14 +241,7 @@ impl Slot {
 
     fn exec(&mut self, argv: &[&str]) -> Exec {
         self.calls += 1;
-        Exec {
-            call: format!("{}-{}", self.epoch, self.calls),
-            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-            env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-            cwd: "/".into(),
-            timeout_ms: DEADLINE.as_millis() as u64,
-            output_limit: 8 << 20,
-        }
+        command(&format!("{}-{}", self.epoch, self.calls), argv)
     }
 
     async fn destroy(&mut self, files: Files) -> Result<()> {

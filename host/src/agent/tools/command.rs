@@ -20,12 +20,26 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 struct Shell {
     command: String,
     timeout_ms: Option<u64>,
+    #[serde(default)]
+    background: bool,
+    name: Option<String>,
 }
 
 pub(super) async fn shell(hands: &dyn Hands, call: CallId, value: &Value) -> Result<ToolOutput, ToolError> {
-    let Shell { command, timeout_ms } = arguments(value)?;
+    let Shell { command, timeout_ms, background, name } = arguments(value)?;
     if command.trim().is_empty() {
         return Err(ToolError::Arguments("`command` is empty".into()));
+    }
+    if background {
+        if timeout_ms.is_some() {
+            let words =
+                "a command in the background has no time limit: leave `timeout_ms` out, end it with `shell_stop`";
+            return Err(ToolError::Arguments(words.into()));
+        }
+        return super::background::start(hands, call, name, &command).await;
+    }
+    if name.is_some() {
+        return Err(ToolError::Arguments("`name` is for commands in the background; add `background: true`".into()));
     }
     let timeout = timeout_ms.map_or(TIMEOUT, Duration::from_millis);
     if timeout.is_zero() || timeout > MAX_TIMEOUT {

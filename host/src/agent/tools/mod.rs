@@ -2,6 +2,7 @@
 //!
 //! Tools know the workspace only through [`Hands`]; that hooks ran before is the session's business.
 
+mod background;
 mod command;
 mod files;
 
@@ -83,11 +84,48 @@ pub struct FileContent {
     pub size: u64,
 }
 
+/// A command in the background.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackgroundView {
+    /// Its name.
+    pub name: String,
+    /// The beginning of its command line.
+    pub command: String,
+    /// `None` while it runs.
+    pub exit_status: Option<i32>,
+}
+
+/// A piece of what a command in the background wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackgroundOutput {
+    /// Position of the first byte; higher than was asked for where what came before is not kept any more.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// How much it wrote so far.
+    pub written: u64,
+    /// `None` while it runs.
+    pub exit_status: Option<i32>,
+}
+
 /// What a tool can do to a workspace. Paths are relative to it, or absolute within it.
 #[async_trait]
 pub trait Hands: Send + Sync {
     /// Runs a command to its end.
     async fn run(&self, command: Command) -> Result<ToolOutput, HandsError>;
+    /// Starts a command line that goes on in the background. `false` where one of that name is there already.
+    async fn start(&self, name: &str, command: &str) -> Result<bool, HandsError>;
+    /// The commands in the background, ended ones too.
+    async fn background(&self) -> Result<Vec<BackgroundView>, HandsError>;
+    /// At most `max` bytes of what one wrote, from `offset`; the last ones where it is absent.
+    async fn background_output(
+        &self,
+        name: &str,
+        offset: Option<u64>,
+        max: u32,
+    ) -> Result<BackgroundOutput, HandsError>;
+    /// Ends one with everything that it started; gives its exit status.
+    async fn stop(&self, name: &str) -> Result<Option<i32>, HandsError>;
     /// Reads a regular file, at most `max` bytes of it.
     async fn read(&self, path: &str, max: u64) -> Result<FileContent, HandsError>;
     /// Replaces or makes a regular file.
@@ -100,6 +138,8 @@ pub trait Hands: Send + Sync {
 pub async fn run(hands: &dyn Hands, call: CallId, tool: &str, arguments: &Value) -> ToolOutput {
     let result = match tool {
         "shell" => command::shell(hands, call, arguments).await,
+        "shell_output" => background::output(hands, arguments).await,
+        "shell_stop" => background::stop(hands, arguments).await,
         "search" => command::search(hands, call, arguments).await,
         "read_file" => files::read_file(hands, arguments).await,
         "write_file" => files::write_file(hands, arguments).await,
@@ -146,14 +186,33 @@ pub fn definitions() -> Vec<ToolDefinition> {
     vec![
         ToolDefinition {
             name: "shell",
-            description: "Runs a command with bash in the workspace. Output is stdout and stderr together. No input.",
+            description: "Runs a command with bash in the workspace. Output is stdout and stderr together. No input. \
+                          With `background` it goes on while you do other things, such as a server that you want to try.",
             parameters: object(
                 json!({
                     "command": text("The command line"),
                     "timeout_ms": { "type": "integer", "minimum": 1, "description": "Time limit, 120000 when absent" },
+                    "background": { "type": "boolean", "description": "Start it, do not wait for its end" },
+                    "name": text("Name for a background command; chosen for you when absent"),
                 }),
                 &["command"],
             ),
+        },
+        ToolDefinition {
+            name: "shell_output",
+            description: "Shows what a background command wrote last and whether it runs, or lists all of them.",
+            parameters: object(
+                json!({
+                    "name": text("Name of the background command; all are listed when absent"),
+                    "offset": { "type": "integer", "minimum": 0, "description": "First byte wanted; the last 16 KiB when absent" },
+                }),
+                &[],
+            ),
+        },
+        ToolDefinition {
+            name: "shell_stop",
+            description: "Ends a background command with everything that it started.",
+            parameters: object(json!({ "name": text("Name of the background command") }), &["name"]),
         },
         ToolDefinition {
             name: "read_file",

@@ -9,6 +9,7 @@ use super::*;
 struct Memory {
     files: Mutex<BTreeMap<String, String>>,
     ran: Mutex<Vec<Command>>,
+    started: Mutex<BTreeMap<String, String>>,
 }
 
 impl Memory {
@@ -28,6 +29,38 @@ impl Hands for Memory {
     async fn run(&self, command: Command) -> Result<ToolOutput, HandsError> {
         self.ran.lock().unwrap().push(command);
         Ok(ToolOutput { exit_status: Some(1), ..ToolOutput::done("") })
+    }
+
+    async fn start(&self, name: &str, command: &str) -> Result<bool, HandsError> {
+        let mut started = self.started.lock().unwrap();
+        Ok(started.insert(name.to_owned(), command.to_owned()).is_none())
+    }
+
+    async fn background(&self) -> Result<Vec<BackgroundView>, HandsError> {
+        let view = |(name, command): (&String, &String)| BackgroundView {
+            name: name.clone(),
+            command: command.clone(),
+            exit_status: command.starts_with("exit").then_some(3),
+        };
+        Ok(self.started.lock().unwrap().iter().map(view).collect())
+    }
+
+    async fn background_output(
+        &self,
+        name: &str,
+        offset: Option<u64>,
+        max: u32,
+    ) -> Result<BackgroundOutput, HandsError> {
+        if !self.started.lock().unwrap().contains_key(name) {
+            return Err(HandsError::Refused(format!("no call {name}")));
+        }
+        // One that wrote 100 bytes, of which the last 50 are kept.
+        let offset = offset.unwrap_or(100_u64.saturating_sub(max.into())).max(50);
+        Ok(BackgroundOutput { offset, bytes: vec![b'x'; 100 - offset as usize], written: 100, exit_status: None })
+    }
+
+    async fn stop(&self, name: &str) -> Result<Option<i32>, HandsError> {
+        Ok(self.started.lock().unwrap().remove(name).map(|_| 143))
     }
 
     async fn read(&self, path: &str, _max: u64) -> Result<FileContent, HandsError> {
@@ -81,10 +114,15 @@ async fn a_file_is_read_with_numbers_and_in_parts() {
 async fn wrong_arguments_and_unknown_tools_are_explained_to_the_model() {
     let memory = Memory::default();
     for (tool, value, words) in [
-        ("teleport", json!({}), "there are: shell, read_file"),
+        ("teleport", json!({}), "there are: shell, shell_output, shell_stop, read_file"),
         ("shell", json!({ "cmd": "ls" }), "unknown field `cmd`"),
         ("shell", json!({ "command": "  " }), "is empty"),
         ("shell", json!({ "command": "ls", "timeout_ms": 0 }), "must be 1 to"),
+        ("shell", json!({ "command": "ls", "name": "x" }), "add `background: true`"),
+        ("shell", json!({ "command": "ls", "background": true, "timeout_ms": 5 }), "leave `timeout_ms` out"),
+        ("shell", json!({ "command": "ls", "background": true, "name": "a/b" }), "lowercase letters"),
+        ("shell_output", json!({ "name": "nobody" }), "no call nobody"),
+        ("shell_stop", json!({}), "missing field `name`"),
         ("read_file", json!({ "path": 7 }), "expected a string"),
         ("read_file", json!({ "path": "nope" }), "does not exist"),
     ] {
@@ -109,4 +147,39 @@ async fn a_search_without_a_hit_says_so() {
     assert_eq!((outcome, text.as_str()), (ToolOutcome::Done, "nothing found"));
     let ran = memory.ran.lock().unwrap();
     assert_eq!(&ran[0].argv[5..], ["-e", "-x", "--", "."], "a pattern can never be taken for an option");
+}
+
+#[tokio::test]
+async fn a_command_in_the_background_is_started_once_shown_and_ended() {
+    let memory = Memory::default();
+    let start = json!({ "command": "npm start", "background": true, "name": "web" });
+    let (outcome, text) = call(&memory, "shell", start.clone()).await;
+    assert_eq!(outcome, ToolOutcome::Done);
+    assert!(text.contains("`web`") && text.contains("shell_output"), "{text}");
+    let (outcome, text) = call(&memory, "shell", start).await;
+    assert_eq!(outcome, ToolOutcome::Failed);
+    assert!(text.contains("is there already"), "{text}");
+    let (_, text) = call(&memory, "shell_output", json!({})).await;
+    assert_eq!(text, "web  running  npm start\n");
+    let (_, text) = call(&memory, "shell_output", json!({ "name": "web", "offset": 40 })).await;
+    assert_eq!(
+        text,
+        format!("(running; bytes 50 to 100 of 100; what came before is not kept any more)\n{}", "x".repeat(50))
+    );
+    let (_, text) = call(&memory, "shell_stop", json!({ "name": "web" })).await;
+    assert_eq!(text, "`web` has ended with status 143");
+    let (_, text) = call(&memory, "shell_output", json!({})).await;
+    assert_eq!(text, "no command was started in the background");
+}
+
+#[tokio::test]
+async fn a_start_that_is_repeated_after_a_crash_starts_nothing_twice() {
+    let memory = Memory::default();
+    let id = CallId::generate();
+    let start = json!({ "command": "npm start", "background": true });
+    for _ in 0..2 {
+        let output = run(&memory, id, "shell", &start).await;
+        assert_eq!(output.outcome, ToolOutcome::Done);
+    }
+    assert_eq!(memory.started.lock().unwrap().len(), 1);
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use ostler_wire::guest::{Call, Event, Exec, FromGuest, Message, Reply, Request, ToGuest};
+use ostler_wire::guest::{Call, Event, Exec, FromGuest, Message, Overflow, Reply, Request, Stdio, ToGuest};
 use ostler_wire::socket::{self, SocketError};
 use ostler_wire::{Failure, VERSION};
 use rustix::event::PollFlags;
@@ -145,6 +145,9 @@ pub fn shell(call: &str, script: &str) -> Exec {
         cwd: "/".into(),
         timeout_ms: 0,
         output_limit: 1024 * 1024,
+        overflow: Overflow::End,
+        stdio: Stdio::Merged,
+        label: String::new(),
     }
 }
 

@@ -6,4 +6,5 @@ mod calls;
 mod files;
 mod host;
 mod link;
+mod streams;
 mod support;

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use ostler_wire::guest::{Call, Event, FromGuest, Message, Reply, Request, ToGuest};
+use ostler_wire::guest::{Call, Event, FromGuest, Listed, MAX_LABEL, MAX_PORTS, Message, Reply, Request, ToGuest};
 use ostler_wire::socket::{self, RECEIVE_BUFFER, SocketError};
 use ostler_wire::{Failure, MAX_MESSAGE, VERSION};
 use rustix::fs::{FileType, fstat};
@@ -63,6 +63,9 @@ enum Expected {
     Row { call: String },
     Opened,
     Listing { max: usize },
+    Output { call: String, offset: u64, max: usize },
+    Calls { prefix: String },
+    Ports,
     Done,
 }
 
@@ -300,7 +303,14 @@ impl Expected {
             | Request::Stop { .. }
             | Request::Signal { .. }
             | Request::Forget { .. }
+            | Request::Resize { .. }
             | Request::Write { .. } => Self::Done,
+            Request::Read { call, offset, max } => {
+                let max = usize::try_from(*max).unwrap_or(usize::MAX);
+                Self::Output { call: call.clone(), offset: *offset, max }
+            }
+            Request::Calls { prefix } => Self::Calls { prefix: prefix.clone() },
+            Request::Ports => Self::Ports,
         }
     }
 
@@ -314,7 +324,16 @@ impl Expected {
     fn fits(&self, reply: &Reply, has_descriptor: bool) -> bool {
         let fits = match (self, reply) {
             (Self::Started { .. }, Reply::Started { pid }) => *pid > 0,
-            (Self::Row { call }, Reply::Call(row)) => row.call == *call,
+            (Self::Row { call }, Reply::Call(row)) => row.call == *call && row.first <= row.output,
+            (Self::Calls { prefix }, Reply::Calls { calls, .. }) => calls.iter().all(|listed| {
+                let Listed { row, label, .. } = listed;
+                row.call.starts_with(prefix) && row.first <= row.output && label.len() <= MAX_LABEL
+            }),
+            (Self::Output { call, offset, max }, Reply::Output { row, offset: from, bytes }) => {
+                let end = from.checked_add(bytes.len() as u64);
+                row.call == *call && from >= offset && bytes.len() <= *max && end.is_some_and(|end| end <= row.output)
+            }
+            (Self::Ports, Reply::Ports { ports, .. }) => ports.len() <= MAX_PORTS,
             (Self::Opened, Reply::Opened { .. }) => return has_descriptor,
             (Self::Listing { max }, Reply::Listing { entries, .. }) => {
                 entries.len() <= *max && entries.iter().all(|entry| is_file_name(&entry.name))

@@ -42,17 +42,25 @@ pub(super) struct Descriptors {
     control: Option<OwnedFd>,
     door_tcp: Option<OwnedFd>,
     door_dns: Option<OwnedFd>,
+    minted: Vec<OwnedFd>,
 }
 
 impl Answer {
     pub(super) fn started(self, words: &str) -> Result<Started, LauncherClientError> {
-        let Descriptors { control: Some(control), door_tcp: Some(door_tcp), door_dns: Some(door_dns) } =
+        let Descriptors { control: Some(control), door_tcp: Some(door_tcp), door_dns: Some(door_dns), .. } =
             self.descriptors
         else {
             return Err(LauncherClientError::Unexpected { request: words.to_owned() });
         };
         match self.reply {
             Reply::Ready(info) => Ok(Started { info, control, door_tcp, door_dns }),
+            _ => Err(LauncherClientError::Unexpected { request: words.to_owned() }),
+        }
+    }
+
+    pub(super) fn minted(self, words: &str, count: u32) -> Result<Vec<OwnedFd>, LauncherClientError> {
+        match self.reply {
+            Reply::Done if self.descriptors.minted.len() == count as usize => Ok(self.descriptors.minted),
             _ => Err(LauncherClientError::Unexpected { request: words.to_owned() }),
         }
     }
@@ -178,6 +186,7 @@ impl Task {
                     DescriptorKind::Control => sent.descriptors.control = descriptor,
                     DescriptorKind::DoorTcp => sent.descriptors.door_tcp = descriptor,
                     DescriptorKind::DoorDns => sent.descriptors.door_dns = descriptor,
+                    DescriptorKind::Minted => sent.descriptors.minted.extend(descriptor),
                 }
             }
             Message::Reply(reply) => {

@@ -1,0 +1,99 @@
+//! Tools for commands that go on in the background: starting, showing, ending.
+//!
+//! A command without a name of its own is named after the call that starts it, so that a start which is repeated after a
+//! crash finds the command that is there and starts no second one.
+
+use ostler_protocol::CallId;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Hands, ToolError, ToolOutput, arguments};
+
+/// Bytes of output that are shown at once.
+const SHOWN: u32 = 16 * 1024;
+
+/// Longest name, in characters.
+const MAX_NAME: usize = 32;
+
+/// Characters of the call's identifier that name a command.
+const SHORT: usize = 6;
+
+pub(super) async fn start(
+    hands: &dyn Hands,
+    call: CallId,
+    name: Option<String>,
+    command: &str,
+) -> Result<ToolOutput, ToolError> {
+    let named = name.is_some();
+    let name = name.unwrap_or_else(|| {
+        let bare = call.bare();
+        format!("bg-{}", &bare[bare.len().saturating_sub(SHORT)..])
+    });
+    check(&name)?;
+    if !hands.start(&name, command).await? && named {
+        let words = format!("a background command named `{name}` is there already; choose another name");
+        return Err(ToolError::Impossible(words));
+    }
+    Ok(ToolOutput::done(format!(
+        "started in the background as `{name}`; `shell_output` shows what it writes, `shell_stop` ends it"
+    )))
+}
+
+fn check(name: &str) -> Result<(), ToolError> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(fits) {
+        let words = format!("`name` is `{name}`, it must be 1 to {MAX_NAME} lowercase letters, digits and hyphens");
+        return Err(ToolError::Arguments(words));
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Output {
+    name: Option<String>,
+    offset: Option<u64>,
+}
+
+pub(super) async fn output(hands: &dyn Hands, value: &Value) -> Result<ToolOutput, ToolError> {
+    let Output { name, offset } = arguments(value)?;
+    let Some(name) = name else { return list(hands).await };
+    let found = hands.background_output(&name, offset, SHOWN).await?;
+    let state = found.exit_status.map_or_else(|| "running".to_owned(), |status| format!("ended with status {status}"));
+    let end = found.offset + found.bytes.len() as u64;
+    let mut head = format!("({state}; bytes {} to {end} of {}", found.offset, found.written);
+    if offset.is_some_and(|offset| offset < found.offset) {
+        head.push_str("; what came before is not kept any more");
+    }
+    if end < found.written {
+        head.push_str(&format!("; read on with offset {end}"));
+    }
+    let mut bytes = format!("{head})\n").into_bytes();
+    bytes.extend_from_slice(&found.bytes);
+    Ok(ToolOutput { bytes, ..ToolOutput::done("") })
+}
+
+async fn list(hands: &dyn Hands) -> Result<ToolOutput, ToolError> {
+    let found = hands.background().await?;
+    if found.is_empty() {
+        return Ok(ToolOutput::done("no command was started in the background"));
+    }
+    let line = |each: &super::BackgroundView| {
+        let state = each.exit_status.map_or_else(|| "running".to_owned(), |status| format!("ended ({status})"));
+        format!("{}  {state}  {}\n", each.name, each.command.lines().next().unwrap_or_default())
+    };
+    Ok(ToolOutput::done(found.iter().map(line).collect::<String>()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stop {
+    name: String,
+}
+
+pub(super) async fn stop(hands: &dyn Hands, value: &Value) -> Result<ToolOutput, ToolError> {
+    let Stop { name } = arguments(value)?;
+    let status = hands.stop(&name).await?;
+    let how = status.map_or_else(String::new, |status| format!(" with status {status}"));
+    Ok(ToolOutput::done(format!("`{name}` has ended{how}")))
+}

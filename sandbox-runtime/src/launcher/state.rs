@@ -86,7 +86,8 @@ impl Launcher {
             uid_base: sandbox.record.uid_base,
             restored: sandbox.restored,
         };
-        for (kind, descriptor) in descriptors {
+        // What serves git has no door.
+        for (kind, descriptor) in descriptors.into_iter().filter(|(_, descriptor)| descriptor.is_some()) {
             self.send(request, Message::Reply(Ok(Reply::Descriptor(kind))), descriptor);
         }
         self.reply(request, Ok(Reply::Ready(ready)));
@@ -110,6 +111,7 @@ impl Launcher {
         for id in starting {
             self.fail(&id, failure(FailureKind::System, "create", "the host that asked is gone"));
         }
+        self.end_services();
     }
 
     pub(super) fn with_phase(&self, wanted: impl Fn(&Phase) -> bool) -> Vec<String> {

@@ -153,6 +153,7 @@ fn start_launcher(layout: &Layout, user: User) -> Result<Spawned, AppError> {
     let mut config = LauncherConfig::new(layout.store(), layout.launcher_state(), layout.launcher_socket());
     config.host_uid = user.uid;
     config.host_gid = user.gid;
+    config.forge = Some(layout.repositories());
     let argument = config.to_argument().map_err(|error| failed(&error))?;
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
     let mut command = Command::new(program);

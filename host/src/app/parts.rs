@@ -21,7 +21,7 @@ use crate::agent::model::Models;
 use crate::api::{self, ApiFailure, ApiLimits, ApiState, ApiToken, HealthSource, HostGuard, Repositories};
 use crate::cli::discovery::{self, Location};
 use crate::config::HostConfig;
-use crate::forge::{Access, Forge, RepositoryName, git_router};
+use crate::forge::{Access, Forge, GitRunner, RepositoryName, git_router};
 use crate::plugins::{Package, PluginError, PluginHost, PluginInfo, PluginSource, Registration};
 use crate::session::{Clock, Services, Sessions};
 use crate::store::{Blobs, Index, SessionLogs};
@@ -138,7 +138,8 @@ pub(super) async fn serve(
     let epoch = index.next_epoch().await.map_err(|error| internal(&error))?;
     let (launcher, living) =
         Launcher::connect(&layout.launcher_socket(), epoch).await.map_err(|error| internal(&error))?;
-    let forge = Forge::open(&layout.repositories()).map_err(|error| internal(&error))?;
+    let forge = Forge::open(&layout.repositories(), GitRunner::in_sandboxes(launcher.clone(), epoch))
+        .map_err(|error| internal(&error))?;
     let limits =
         Limits { memory: config.limits.memory.0, pids: config.limits.pids, cpu_millis: config.limits.cpus.millis };
     let workspaces = Workspaces::new(launcher.clone(), image, limits, epoch, forge.clone(), living);

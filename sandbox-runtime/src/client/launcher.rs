@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ostler_wire::VERSION;
-use ostler_wire::launcher::{Access, Family, Files, Limits, Reply, Request, Sandbox};
+use ostler_wire::launcher::{Family, Files, Limits, Reply, RepositoryAccess, Request, Sandbox};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -130,7 +130,7 @@ impl Launcher {
         &self,
         sandbox: &str,
         repository: &str,
-        access: Access,
+        access: RepositoryAccess,
         limits: Limits,
         deadline: Duration,
     ) -> Result<Opened, LauncherClientError> {

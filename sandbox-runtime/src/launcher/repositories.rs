@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use ostler_wire::launcher::{Access, Files, Limits};
+use ostler_wire::launcher::{Files, Limits, RepositoryAccess};
 use ostler_wire::{Failure, FailureKind};
 
 use super::sandboxes::{Because, Phase, Purpose, RequestKey};
@@ -27,7 +27,7 @@ impl Launcher {
         request: RequestKey,
         sandbox: String,
         name: &str,
-        access: Access,
+        access: RepositoryAccess,
         limits: Limits,
         wait: Duration,
     ) {
@@ -37,7 +37,7 @@ impl Launcher {
         }
     }
 
-    fn repository(&self, name: &str, access: Access) -> Result<Repository, Failure> {
+    fn repository(&self, name: &str, access: RepositoryAccess) -> Result<Repository, Failure> {
         check_name(name)?;
         let config = &self.config;
         let refuse = |kind, words: &str| Err(failure(kind, "open repository", words));

@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use ostler_wire::launcher::Access;
+use ostler_wire::launcher::RepositoryAccess;
 use ostler_wire::{Failure, FailureKind};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -64,7 +64,7 @@ pub(super) fn lay_out(repository: &Repository, owner: BorrowedFd<'_>) -> Result<
         add_programs(name)?;
     }
     let mut set = CLOSED | libc::MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW;
-    if repository.access == Access::Read {
+    if repository.access == RepositoryAccess::Read {
         set |= libc::MOUNT_ATTR_RDONLY;
     }
     let shown = || repository.folder.clone();

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use ostler_wire::launcher::{Access, DescriptorKind, Limits};
+use ostler_wire::launcher::{DescriptorKind, Limits, RepositoryAccess};
 use ostler_wire::{Failure, FailureKind, socket};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ pub(crate) struct Repository {
     pub(crate) forge: PathBuf,
     /// Name of the repository's own folder in it.
     pub(crate) folder: String,
-    pub(crate) access: Access,
+    pub(crate) access: RepositoryAccess,
     /// Whose it is.
     pub(crate) uid: u32,
     pub(crate) gid: u32,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ostler_sandbox::client::guest::{Deadlines, Guest, Running};
 use ostler_sandbox::client::launcher::{Launcher, LauncherClientError};
 use ostler_wire::guest::{Exec, MIN_TAIL, Overflow, Stdio};
-use ostler_wire::launcher::{Access, Limits, REPOSITORY, Sandbox};
+use ostler_wire::launcher::{Limits, REPOSITORY, RepositoryAccess, Sandbox};
 use ostler_wire::{Failure, FailureKind};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -61,7 +61,7 @@ struct Open {
     sandbox: Sandbox,
 }
 
-async fn open(bench: &Bench, launcher: &Launcher, access: Access) -> Open {
+async fn open(bench: &Bench, launcher: &Launcher, access: RepositoryAccess) -> Open {
     static SANDBOXES: AtomicU32 = AtomicU32::new(1);
     let id = bench.id(SANDBOXES.fetch_add(1, Ordering::Relaxed));
     let opened = launcher.open_repository(&id, "demo", access, LIMITS, PATIENCE).await;
@@ -135,9 +135,9 @@ fn without_disks(line: &str) -> String {
 async fn the_posture_of_git_is_this_and_no_other() {
     let bench = bench();
     let (launcher, _) = bench.connect(1).await;
-    let reader = open(&bench, &launcher, Access::Read).await.posture().await;
+    let reader = open(&bench, &launcher, RepositoryAccess::Read).await.posture().await;
     insta::assert_snapshot!("git", serde_json::to_string_pretty(&reader).unwrap());
-    let mut writer = open(&bench, &launcher, Access::Write).await.posture().await;
+    let mut writer = open(&bench, &launcher, RepositoryAccess::Write).await.posture().await;
     let mounts = writer["mounts"].as_array_mut().unwrap();
     let repository = mounts.iter_mut().find(|mount| mount.as_str().unwrap().starts_with(REPOSITORY)).unwrap();
     assert!(repository.as_str().unwrap().contains(",rw"), "{repository}");
@@ -149,7 +149,7 @@ async fn the_posture_of_git_is_this_and_no_other() {
 async fn git_reads_and_writes_the_one_repository_as_its_owner() {
     let bench = bench();
     let (launcher, _) = bench.connect(1).await;
-    let writer = open(&bench, &launcher, Access::Write).await;
+    let writer = open(&bench, &launcher, RepositoryAccess::Write).await;
     let made = "tree=$(git mktree </dev/null) && commit=$(GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a \
                 GIT_COMMITTER_EMAIL=a@b git commit-tree -m one $tree) && git update-ref refs/heads/main $commit && echo $commit";
     let (status, commit) = writer.run(&["sh", "-c", made]).await;
@@ -159,7 +159,7 @@ async fn git_reads_and_writes_the_one_repository_as_its_owner() {
     let made = fs::metadata(&reference).unwrap();
     use std::os::unix::fs::MetadataExt as _;
     assert_eq!((made.uid(), made.gid()), (OWNER, OWNER));
-    let reader = open(&bench, &launcher, Access::Read).await;
+    let reader = open(&bench, &launcher, RepositoryAccess::Read).await;
     assert_eq!(reader.run(&["git", "rev-parse", "main"]).await, (0, commit.clone()));
     let (status, said) = reader.run(&["git", "update-ref", "refs/heads/other", &commit]).await;
     assert_ne!(status, 0);
@@ -170,7 +170,7 @@ async fn git_reads_and_writes_the_one_repository_as_its_owner() {
 async fn nothing_else_of_the_machine_is_there_and_nothing_else_can_be_written() {
     let bench = bench();
     let (launcher, _) = bench.connect(1).await;
-    let writer = open(&bench, &launcher, Access::Write).await;
+    let writer = open(&bench, &launcher, RepositoryAccess::Write).await;
     let (_, listed) = writer.run(&["ls", "-A", "/", "/etc"]).await;
     let expected = "/:\nbin\ndev\netc\nlib\nproc\nrepository\nsbin\ntmp\nusr\n\n/etc:\ngroup\npasswd";
     let kept: Vec<&str> = listed.lines().filter(|line| !["lib32", "lib64", "libx32"].contains(line)).collect();
@@ -191,7 +191,7 @@ async fn nothing_else_of_the_machine_is_there_and_nothing_else_can_be_written() 
 async fn no_socket_but_between_processes_can_be_made() {
     let bench = bench();
     let (launcher, _) = bench.connect(1).await;
-    let git = open(&bench, &launcher, Access::Read).await;
+    let git = open(&bench, &launcher, RepositoryAccess::Read).await;
     let (status, said) = git.run(&["git", "ls-remote", "git://127.0.0.1/x"]).await;
     assert_ne!(status, 0);
     assert!(said.contains("Address family not supported by protocol"), "{said}");
@@ -201,7 +201,7 @@ async fn no_socket_but_between_processes_can_be_made() {
 async fn what_wants_all_memory_is_killed_alone() {
     let bench = bench();
     let (launcher, _) = bench.connect(1).await;
-    let git = open(&bench, &launcher, Access::Read).await;
+    let git = open(&bench, &launcher, RepositoryAccess::Read).await;
     // A buffer that is larger than the limit, filled.
     let (status, said) = git.run(&["dd", "if=/dev/zero", "of=/dev/null", "bs=1G", "count=1"]).await;
     assert_eq!(status, 137, "{said}");
@@ -224,7 +224,7 @@ async fn links_and_folders_of_others_are_not_opened() {
         ("../forge/demo", FailureKind::Invalid),
     ] {
         number += 1;
-        let refused = launcher.open_repository(&bench.id(number), name, Access::Read, LIMITS, PATIENCE).await;
+        let refused = launcher.open_repository(&bench.id(number), name, RepositoryAccess::Read, LIMITS, PATIENCE).await;
         let Err(LauncherClientError::Refused { source, .. }) = refused else { panic!("{name} was opened") };
         assert_eq!(source.kind, kind, "{name}: {source}");
     }
@@ -235,7 +235,7 @@ async fn a_launcher_whose_host_is_root_or_that_has_no_forge_opens_none() {
     let refused = async |change: fn(&mut ostler_sandbox::launcher::LauncherConfig)| -> Failure {
         let bench = Bench::with(change);
         let (launcher, _) = bench.connect(1).await;
-        match launcher.open_repository(&bench.id(1), "demo", Access::Read, LIMITS, PATIENCE).await {
+        match launcher.open_repository(&bench.id(1), "demo", RepositoryAccess::Read, LIMITS, PATIENCE).await {
             Err(LauncherClientError::Refused { source, .. }) => source,
             other => panic!("{other:?}"),
         }
@@ -250,12 +250,13 @@ async fn a_launcher_whose_host_is_root_or_that_has_no_forge_opens_none() {
 async fn a_host_that_goes_takes_its_gits_along() {
     let bench = bench();
     let (launcher, _) = bench.connect(1).await;
-    let git = open(&bench, &launcher, Access::Write).await;
+    let git = open(&bench, &launcher, RepositoryAccess::Write).await;
     let old = git.sandbox.pid;
     let _running = git.start(Stdio::Piped, &["cat"]).await;
     let (second, living) = bench.connect(2).await;
     assert_eq!(living, Vec::<String>::new());
-    let opened = second.open_repository(&bench.id(200), "demo", Access::Write, LIMITS, PATIENCE).await.unwrap();
+    let opened =
+        second.open_repository(&bench.id(200), "demo", RepositoryAccess::Write, LIMITS, PATIENCE).await.unwrap();
     assert!(!Path::new(&format!("/proc/{old}")).exists(), "two hosts' gits live");
     second.destroy(&opened.info.sandbox, ostler_wire::launcher::Files::Keep).await.unwrap();
     bench.assert_nothing_left(&opened.info.sandbox);

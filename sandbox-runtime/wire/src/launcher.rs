@@ -60,7 +60,7 @@ pub enum Request {
         /// Name of the repository: its folder without `.git`.
         repository: String,
         /// What git may do to it.
-        access: Access,
+        access: RepositoryAccess,
         /// Limits of the whole sandbox.
         limits: Limits,
     },
@@ -96,7 +96,7 @@ pub const REPOSITORY: &str = "/repository";
 
 /// What git may do to a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Access {
+pub enum RepositoryAccess {
     /// Read it.
     Read,
     /// Read and write it.

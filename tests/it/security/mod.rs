@@ -1,4 +1,5 @@
 //! What must not be possible.
 
 mod api;
+mod repository;
 mod sandbox;

@@ -157,6 +157,7 @@ fn start_launcher(layout: &Layout, user: User, certificates: Option<PathBuf>) ->
     config.host_uid = user.uid;
     config.host_gid = user.gid;
     config.certificates = certificates;
+    config.forge = Some(layout.repositories());
     let argument = config.to_argument().map_err(|error| failed(&error))?;
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
     let mut command = Command::new(program);

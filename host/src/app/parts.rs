@@ -21,7 +21,7 @@ use crate::api::{self, ApiFailure, ApiLimits, ApiState, ApiToken, HealthSource, 
 use crate::cli::discovery::{self, Location};
 use crate::config::HostConfig;
 use crate::door::Outside;
-use crate::forge::{Access, Forge, RepositoryName, git_router};
+use crate::forge::{Access, Forge, GitRunner, RepositoryName, git_router};
 use crate::plugins::{Package, PluginError, PluginHost, PluginInfo, PluginSource, Registration};
 use crate::session::{Clock, Services, Sessions};
 use crate::store::{Blobs, Index, SessionLogs};
@@ -152,7 +152,8 @@ pub(super) async fn serve(
     let epoch = index.next_epoch().await.map_err(|error| internal(&error))?;
     let (launcher, living) =
         Launcher::connect(&layout.launcher_socket(), epoch).await.map_err(|error| internal(&error))?;
-    let forge = Forge::open(&layout.repositories()).map_err(|error| internal(&error))?;
+    let forge = Forge::open(&layout.repositories(), GitRunner::in_sandboxes(launcher.clone(), epoch))
+        .map_err(|error| internal(&error))?;
     let outside = Outside::new(config.egress.clone());
     let limits = workspace::limits(config.limits);
     let workspaces = Workspaces::new(launcher.clone(), image, limits, epoch, forge.clone(), outside, living);

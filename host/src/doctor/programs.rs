@@ -1,7 +1,7 @@
 //! Are the programs there that the host runs?
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::finding::{Check, Finding};
@@ -17,7 +17,30 @@ pub(super) async fn examine() -> Vec<Check> {
         Ok(output) => output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
-    vec![git(&said).of("programs.git")]
+    let place = in_path("git").and_then(|path| path.canonicalize().ok());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    vec![outside_of_sandboxes(place.as_deref(), &mounts).unwrap_or_else(|| git(&said)).of("programs.git")]
+}
+
+/// Folders of `/usr` that git and its libraries are in.
+const NEEDED: [&str; 8] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "share"];
+
+/// Whether a sandbox that holds `/usr`, without what is mounted below it, holds the git that is at `place`. `None` where it
+/// does.
+fn outside_of_sandboxes(place: Option<&Path>, mounts: &str) -> Option<Finding> {
+    if let Some(place) = place.filter(|place| !place.starts_with("/usr") && !place.starts_with("/bin")) {
+        let words = format!("git is at {}; it runs in sandboxes that hold /usr of this machine only", place.display());
+        return Some(Finding::failed(words, "apt-get install git"));
+    }
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let below = |point: &&str| {
+        let first = point.strip_prefix("/usr/").and_then(|rest| rest.split('/').next());
+        first.is_some_and(|first| NEEDED.contains(&first))
+    };
+    let point = points.into_iter().find(below)?;
+    let words =
+        format!("{point} is mounted on its own; git runs in sandboxes that hold /usr without what is mounted below it");
+    Some(Finding::failed(words, "keep /usr on one file system"))
 }
 
 /// Where a program is, if it is in `PATH`.
@@ -59,4 +82,20 @@ pub(super) fn examples() -> Vec<Check> {
     ]
     .map(|said| git(&said).of("programs.git"))
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_git_that_no_sandbox_holds_is_told() {
+        let mounts =
+            |point: &str| format!("21 1 8:1 / / rw - ext4 /dev/a rw\n22 21 8:2 / {point} rw - ext4 /dev/b rw\n");
+        let told = |place: &str, point: &str| outside_of_sandboxes(Some(Path::new(place)), &mounts(point)).is_some();
+        assert!(!told("/usr/bin/git", "/usr"));
+        assert!(!told("/usr/bin/git", "/usr/local"));
+        assert!(told("/usr/bin/git", "/usr/lib/git-core"));
+        assert!(told("/nix/store/x/bin/git", "/usr"));
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ostler_protocol::ErrorCode;
 
-use super::{NameError, RepositoryName};
+use super::{GitError, NameError, RepositoryName};
 
 /// An operation of the forge that failed.
 #[derive(Debug, thiserror::Error)]
@@ -73,14 +73,14 @@ pub enum ForgeError {
         #[source]
         source: io::Error,
     },
-    /// Git could not be started.
-    #[error("cannot run `git {command}`: is git installed?")]
-    Spawn {
-        /// The git command, such as `init`.
+    /// Git could not be started, or was lost.
+    #[error("cannot run `git {command}`")]
+    Run {
+        /// The git command, such as `log`.
         command: &'static str,
         /// Why.
         #[source]
-        source: io::Error,
+        source: GitError,
     },
     /// Git ended with an error.
     #[error("`git {command}` failed with {status}: {stderr}")]
@@ -127,7 +127,8 @@ impl ForgeError {
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorCode::NoSpace,
             Self::Git { stderr, .. } if stderr.contains("No space left on device") => ErrorCode::NoSpace,
-            Self::Spawn { .. } => ErrorCode::Environment,
+            Self::Run { source, .. } if source.is_passing() => ErrorCode::Unavailable,
+            Self::Run { .. } => ErrorCode::Environment,
             Self::Busy { .. } => ErrorCode::Overloaded,
             Self::Deadline { .. } => ErrorCode::Unavailable,
             Self::Foreign { .. } | Self::Io { .. } | Self::Git { .. } | Self::Answer { .. } => ErrorCode::Internal,

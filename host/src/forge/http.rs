@@ -21,14 +21,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::{FutureExt, StreamExt};
 use ostler_sandbox::fault;
+use ostler_sandbox::wire::launcher::RepositoryAccess;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower_http::decompression::RequestDecompressionLayer;
 
+use super::process::GitCommand;
 use super::push::{self, CommandReader, PushError, PushRequest};
 use super::settle::{Settlement, settle};
 use super::transfer::{Input, Transfer, TransferError};
 use super::{Access, Forge, ForgeError, PushObserver, RepositoryName};
+use crate::telemetry::chain;
 
 /// Longest command list of a session: its one branch, and the shallow lines of its clone.
 const SESSION_COMMANDS: usize = 64 * 1024;
@@ -100,10 +103,11 @@ impl From<ForgeError> for Refused {
         let status = match error {
             ForgeError::UnknownRepository { .. } | ForgeError::Name(_) => StatusCode::NOT_FOUND,
             ForgeError::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            ForgeError::Run { ref source, .. } if source.is_passing() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(%error, "the forge failed");
+            tracing::error!(error = %chain(&error), "the forge failed");
             return Self::new(status, "the forge failed; the host's log says why");
         }
         // Which other repositories exist is nobody's business here.
@@ -128,8 +132,12 @@ impl From<TransferError> for Refused {
                 tracing::warn!(%error, "git refused a request");
                 Self::new(StatusCode::BAD_REQUEST, format!("git refused the request: {stderr}"))
             }
-            TransferError::Io(_) | TransferError::Abandoned => {
-                tracing::error!(%error, "a git transfer failed");
+            TransferError::Run(ref why) if why.is_passing() => {
+                tracing::error!(error = %chain(&error), "git did not run to its end");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{why}; try again"))
+            }
+            TransferError::Io(_) | TransferError::Run(_) | TransferError::Abandoned => {
+                tracing::error!(error = %chain(&error), "a git transfer failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the forge failed; the host's log says why")
             }
         }
@@ -162,8 +170,8 @@ async fn advertise(
         }
     };
     let version = protocol(&headers);
-    let mut command = git.forge.command(&name, &[]);
-    command.args([program, "--stateless-rpc", "--http-backend-info-refs", "."]);
+    let mut command = git.forge.command(&name, RepositoryAccess::Read, &[]);
+    command.args(&[program, "--stateless-rpc", "--http-backend-info-refs", "."]);
     set_protocol(&mut command, program, version);
     let transfer = git.transfer(command, None, request, futures::future::ready(()).boxed()).await?;
     let answer = transfer.start().await?;
@@ -188,8 +196,8 @@ async fn upload_pack(
     let name = git.repository(&repository).await?;
     check_type(&headers, "application/x-git-upload-pack-request")?;
     let place = git.request().await?;
-    let mut command = git.forge.command(&name, &[]);
-    command.args(["upload-pack", "--strict", "--stateless-rpc", "."]);
+    let mut command = git.forge.command(&name, RepositoryAccess::Read, &[]);
+    command.args(&["upload-pack", "--strict", "--stateless-rpc", "."]);
     set_protocol(&mut command, "upload-pack", protocol(&headers));
     let limits = git.forge.limits();
     let rest = request.into_body().into_data_stream();
@@ -233,10 +241,10 @@ async fn receive_pack(
     if git.access != Access::Full {
         settings.push("receive.denyDeletes=true".to_owned());
     }
-    let mut command = git.forge.command(&name, &settings);
-    command.args(["receive-pack", "--stateless-rpc", "."]);
+    let mut command = git.forge.command(&name, RepositoryAccess::Write, &settings);
+    command.args(&["receive-pack", "--stateless-rpc", "."]);
     if git.access != Access::Full {
-        super::process::distrust_input(&mut command);
+        command.distrust_input();
     }
     set_protocol(&mut command, "receive-pack", protocol(&headers));
     let input = Input { head, rest, limit: pack.saturating_add(commands as u64), idle: limits.idle };
@@ -272,13 +280,14 @@ impl Git {
 
     async fn transfer(
         &self,
-        command: tokio::process::Command,
+        command: GitCommand,
         input: Option<Input>,
         request: OwnedSemaphorePermit,
         settle: futures::future::BoxFuture<'static, ()>,
     ) -> Result<Transfer, Refused> {
         let process = self.forge.permit_for(&self.access).await?;
-        Ok(Transfer { command, input, deadline: self.forge.limits().transfer, permits: (process, request), settle })
+        let git = self.forge.start(command, process).await.map_err(TransferError::Run)?;
+        Ok(Transfer { git, input, deadline: self.forge.limits().transfer, place: request, settle })
     }
 }
 
@@ -293,7 +302,7 @@ fn protocol(headers: &HeaderMap) -> Option<u8> {
 }
 
 /// Passes the version on, in our own words. Pushes have no version 2.
-fn set_protocol(command: &mut tokio::process::Command, program: &str, version: Option<u8>) {
+fn set_protocol(command: &mut GitCommand, program: &str, version: Option<u8>) {
     match version {
         Some(2) if program != "upload-pack" => {}
         Some(version) => {

@@ -2,6 +2,7 @@
 
 use super::process::Answer;
 use super::repositories::{Forge, SHORT, succeeded};
+use super::running::Exit;
 use super::{ForgeError, RepositoryName, name};
 
 /// Most commits that one question returns.
@@ -35,8 +36,8 @@ impl Forge {
         let tip = self.resolve(name, Some(branch)).await?.commit;
         self.require(name, base).await?;
         let answer = self.query(name, "merge-base", &["merge-base", base, &tip], SHORT).await?;
-        let from = match answer.status.and_then(|status| status.code()) {
-            Some(1) => base.to_owned(),
+        let from = match answer.status {
+            Some(Exit(1)) => base.to_owned(),
             _ => String::from_utf8_lossy(&succeeded("merge-base", answer)?).trim().to_owned(),
         };
         let arguments = [
@@ -111,7 +112,7 @@ impl Forge {
         match answer.status {
             Some(status) if status.success() => Ok(()),
             // 1: absent; 128: there, but no commit.
-            Some(status) if matches!(status.code(), Some(1 | 128)) => {
+            Some(Exit(1 | 128)) => {
                 Err(ForgeError::UnknownCommit { repository: name.clone(), commit: commit.to_owned() })
             }
             _ => succeeded("cat-file", answer).map(drop),

@@ -2,19 +2,21 @@
 //!
 //! Owns the folder. Everything else asks git, through [`Forge::query`], with names that were checked.
 
-use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ostler_sandbox::fault;
+use ostler_sandbox::wire::launcher::RepositoryAccess;
+use rustix::fs::OFlags;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::process::{self, Answer};
-use super::{Access, BranchName, ForgeError, RepositoryName};
+use super::process::{Answer, GitCommand, answer};
+use super::running::{Exit, GitRunner, RunningGit};
+use super::{Access, BranchName, ForgeError, GitError, RepositoryName};
 
 /// Prefix of a repository that is being made; no repository name begins with a dot.
 const UNFINISHED: &str = ".new-";
@@ -70,7 +72,7 @@ pub struct Forge {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) root: PathBuf,
-    search_path: OsString,
+    runner: GitRunner,
     limits: ForgeLimits,
     pub(super) processes: Arc<Semaphore>,
     /// For what sandboxes ask: slow ones must not keep the host and its people from git.
@@ -100,28 +102,27 @@ pub struct Branch {
 impl Forge {
     /// Opens the forge in a folder, making it if need be, and removes what an interrupted [`Forge::create`] left.
     /// Blocks shortly on the file system.
-    pub fn open(root: &Path) -> Result<Self, ForgeError> {
-        Self::open_with(root, ForgeLimits::default())
+    pub fn open(root: &Path, runner: GitRunner) -> Result<Self, ForgeError> {
+        Self::open_with(root, runner, ForgeLimits::default())
     }
 
     /// [`Forge::open`] with other limits.
-    pub fn open_with(root: &Path, limits: ForgeLimits) -> Result<Self, ForgeError> {
+    pub fn open_with(root: &Path, runner: GitRunner, limits: ForgeLimits) -> Result<Self, ForgeError> {
         let io = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| ForgeError::Io { operation, path, source }
         };
-        std::fs::create_dir_all(root).map_err(io("create", root))?;
+        fs::create_dir_all(root).map_err(io("create", root))?;
         let root = root.canonicalize().map_err(io("open", root))?;
-        for entry in std::fs::read_dir(&root).map_err(io("list", &root))? {
+        for entry in fs::read_dir(&root).map_err(io("list", &root))? {
             let entry = entry.map_err(io("list", &root))?;
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                std::fs::remove_dir_all(entry.path()).map_err(io("remove", &entry.path()))?;
+                fs::remove_dir_all(entry.path()).map_err(io("remove", &entry.path()))?;
             }
         }
-        let search_path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let processes = Arc::new(Semaphore::new(limits.processes));
         let for_sessions = Arc::new(Semaphore::new(limits.processes));
-        Ok(Self { inner: Arc::new(Inner { root, search_path, limits, processes, for_sessions }) })
+        Ok(Self { inner: Arc::new(Inner { root, runner, limits, processes, for_sessions }) })
     }
 
     /// Makes an empty repository whose default branch is `main`, or finds the one that is there. A crash leaves all of
@@ -143,23 +144,16 @@ impl Forge {
     }
 
     async fn make(&self, unfinished: &Path, path: &Path) -> Result<(), ForgeError> {
-        let mut command = process::git(&self.inner.search_path, None, &[]);
-        command.current_dir(&self.inner.root);
-        command
-            .args(["init", "--quiet", "--bare", "--object-format=sha1", "--initial-branch=main", "--template="])
-            .arg(unfinished);
-        let permit = self.permit().await?;
-        let answer = process::run("init", command, permit, SHORT, self.inner.limits.query).await?;
-        succeeded("init", answer)?;
-        fault::point("forge.unplaced");
         let (from, to, root) = (unfinished.to_owned(), path.to_owned(), self.inner.root.clone());
         let renamed = tokio::task::spawn_blocking(move || {
+            make_empty(&from)?;
+            fault::point("forge.unplaced");
             for name in ["HEAD", "config", "refs", "objects", "."] {
                 File::open(from.join(name))?.sync_all()?;
             }
-            match std::fs::rename(&from, &to) {
+            match fs::rename(&from, &to) {
                 // Somebody else was quicker; theirs is as good.
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::fs::remove_dir_all(&from),
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&from),
                 renamed => renamed,
             }?;
             File::open(root)?.sync_all()
@@ -235,7 +229,7 @@ impl Forge {
         let revision = format!("{}^{{commit}}", branch.reference());
         let arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", &revision];
         let answer = self.query(name, "rev-parse", &arguments, SHORT).await?;
-        if answer.status.and_then(|status| status.code()) == Some(1) {
+        if answer.status == Some(Exit(1)) {
             return Ok(None);
         }
         let text = text("rev-parse", answer)?;
@@ -247,8 +241,10 @@ impl Forge {
     pub async fn set_default_branch(&self, name: &RepositoryName, branch: &str) -> Result<(), ForgeError> {
         let reference = branch.parse::<BranchName>()?.reference();
         self.resolve(name, Some(branch)).await?;
-        self.query_text(name, "symbolic-ref", &["symbolic-ref", "HEAD", &reference]).await?;
-        Ok(())
+        let mut command = self.command(name, RepositoryAccess::Write, &[]);
+        command.args(&["--git-dir", ".", "symbolic-ref", "HEAD", &reference]);
+        let answer = self.answer("symbolic-ref", command, SHORT).await?;
+        succeeded("symbolic-ref", answer).map(drop)
     }
 
     /// The limits of this forge.
@@ -281,8 +277,23 @@ impl Forge {
     }
 
     /// A git command on a repository.
-    pub(super) fn command(&self, name: &RepositoryName, settings: &[String]) -> tokio::process::Command {
-        process::git(&self.inner.search_path, Some(&self.path(name)), settings)
+    pub(super) fn command(&self, name: &RepositoryName, access: RepositoryAccess, settings: &[String]) -> GitCommand {
+        GitCommand::new(name.clone(), access, settings)
+    }
+
+    /// Starts git.
+    pub(super) async fn start(
+        &self,
+        command: GitCommand,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<RunningGit, GitError> {
+        self.inner.runner.start(&self.inner.root, command, permit).await
+    }
+
+    async fn answer(&self, what: &'static str, command: GitCommand, limit: usize) -> Result<Answer, ForgeError> {
+        let permit = self.permit().await?;
+        let git = self.start(command, permit).await.map_err(|source| ForgeError::Run { command: what, source })?;
+        answer(what, git, limit, self.inner.limits.query).await
     }
 
     /// Asks git about a repository and returns at most `limit` bytes of what it says.
@@ -293,9 +304,10 @@ impl Forge {
         arguments: &[&str],
         limit: usize,
     ) -> Result<Answer, ForgeError> {
-        let mut command = self.command(name, &[]);
-        command.args(["--git-dir", ".", "--literal-pathspecs"]).args(arguments);
-        process::run(what, command, self.permit().await?, limit, self.inner.limits.query).await
+        let mut command = self.command(name, RepositoryAccess::Read, &[]);
+        command.args(&["--git-dir", ".", "--literal-pathspecs"]);
+        command.args(arguments);
+        self.answer(what, command, limit).await
     }
 
     /// Asks git for a short text; anything but success is an error.
@@ -309,12 +321,24 @@ impl Forge {
     }
 }
 
+/// What `git init --bare` makes: gitrepository-layout(5). Git itself sees a repository only in its own sandbox.
+fn make_empty(folder: &Path) -> io::Result<()> {
+    for name in ["objects/info", "objects/pack", "refs/heads", "refs/tags"] {
+        fs::create_dir_all(folder.join(name))?;
+    }
+    fs::write(folder.join("config"), "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n")?;
+    fs::write(folder.join("HEAD"), "ref: refs/heads/main\n")
+}
+
 /// Reads `HEAD`. The format of references is ours to choose (files), so that git need not be asked.
 async fn default_branch(path: &Path) -> Result<BranchName, ForgeError> {
     let head = path.join("HEAD");
     let read = async {
         let mut text = String::new();
-        tokio::fs::File::open(&head).await?.take(1024).read_to_string(&mut text).await?;
+        // What git left there is followed nowhere and waited for by nobody.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = tokio::fs::OpenOptions::new().read(true).custom_flags(flags).open(&head).await?;
+        file.take(1024).read_to_string(&mut text).await?;
         Ok(text)
     };
     let text = read.await.map_err(|source| ForgeError::Io { operation: "read", path: head.clone(), source })?;

@@ -1,8 +1,8 @@
 //! One git process behind one HTTP request: the body streams in, the answer streams out, nothing is kept whole.
 //!
 //! ```text
-//!  request body ──feed──► stdin ┐                        ┌ stdout ──► response body ──► client
-//!                               └ git, in its own group ─┘                │ dropped when the client goes
+//!  request body ──feed──► input ┐                        ┌ output ──► response body ──► client
+//!                               └ git, in its sandbox ───┘                │ dropped when the client goes
 //!  supervisor task: waits for the end, or ends git on ◄── deadline, limit, ◄┘
 //!  then settles (what did the push change?), then lets the response end
 //! ```
@@ -10,7 +10,6 @@
 //! Owns the life of that process. Does not know what git is asked.
 
 use std::io;
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -18,13 +17,13 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::process::{GitChild, tail};
+use super::running::{Ended, Exit, GitError, RunningGit};
 
 /// Most bytes of an answer in memory at once.
 const PIECE: usize = 32 * 1024;
@@ -32,14 +31,17 @@ const PIECE: usize = 32 * 1024;
 /// Why a transfer did not go to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TransferError {
-    /// Git could not be started or its pipes failed.
-    #[error("cannot run git")]
+    /// What git wrote could not be read.
+    #[error("the connection to git failed")]
     Io(#[from] io::Error),
+    /// Git could not be started, or was lost.
+    #[error("cannot run git")]
+    Run(#[source] GitError),
     /// Git ended with an error and said nothing to the client.
     #[error("git failed with {status}: {stderr}")]
     Git {
         /// How it ended.
-        status: ExitStatus,
+        status: Exit,
         /// The end of its error output.
         stderr: String,
     },
@@ -87,36 +89,33 @@ pub(super) struct Input {
 /// A transfer about to begin.
 pub(super) struct Transfer {
     /// Git.
-    pub(super) command: Command,
+    pub(super) git: RunningGit,
     /// What it reads; nothing where absent.
     pub(super) input: Option<Input>,
     /// Time for all of it.
     pub(super) deadline: Duration,
-    /// Its place among the git processes, and among the requests of its router.
-    pub(super) permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    /// Its place among the requests of its router.
+    pub(super) place: OwnedSemaphorePermit,
     /// Done once git has ended, however it ended, and before the response ends.
     pub(super) settle: BoxFuture<'static, ()>,
 }
 
 impl Transfer {
-    /// Starts git. Returns the body of the answer as soon as there is a first piece of it, so that an early failure can
+    /// Hands git its input. Returns the body of the answer as soon as there is a first piece of it, so that an early failure can
     /// still become a status.
     pub(super) async fn start(mut self) -> Result<Body, TransferError> {
-        if self.input.is_some() {
-            self.command.stdin(Stdio::piped());
-        }
-        let (process, request) = self.permits;
-        let mut git = GitChild::spawn(self.command, process)?;
-        let stdout = git.child().stdout.take().ok_or_else(|| io::Error::other("git has no output"))?;
+        let stream = self.git.take_stream().map_err(TransferError::Run)?;
+        let (output, input_end) = stream.into_split();
         let stop = CancellationToken::new();
-        let (input, deadline, settle, stopped) = (self.input, self.deadline, self.settle, stop.clone());
+        let Self { git, input, deadline, place, settle } = self;
+        let (input, stopped) = ((input, input_end), stop.clone());
         let supervisor = tokio::spawn(async move {
             let ended = supervise(git, input, deadline, stopped).await;
             settle.await;
-            drop(request);
+            drop(place);
             ended
         });
-        let answer = Answer { stdout, buffer: BytesMut::new(), spoke: false, supervisor, _stop: stop.drop_guard() };
+        let answer = Answer { output, buffer: BytesMut::new(), spoke: false, supervisor, _stop: stop.drop_guard() };
         match answer.next().await? {
             None => Ok(Body::empty()),
             Some((first, answer)) => {
@@ -132,7 +131,7 @@ impl Transfer {
 
 /// Git's answer on its way. Dropping it ends git.
 struct Answer {
-    stdout: ChildStdout,
+    output: OwnedReadHalf,
     buffer: BytesMut,
     spoke: bool,
     supervisor: JoinHandle<Result<(), TransferError>>,
@@ -142,7 +141,12 @@ struct Answer {
 impl Answer {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, TransferError> {
         self.buffer.reserve(PIECE);
-        if self.stdout.read_buf(&mut self.buffer).await? > 0 {
+        let read = match self.output.read_buf(&mut self.buffer).await {
+            // Git ended without reading everything; its status says whether that was right.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            read => read?,
+        };
+        if read > 0 {
             self.spoke = true;
             return Ok(Some((self.buffer.split().freeze(), self)));
         }
@@ -160,23 +164,25 @@ impl Answer {
 }
 
 async fn supervise(
-    mut git: GitChild,
-    input: Option<Input>,
+    mut git: RunningGit,
+    (input, end): (Option<Input>, OwnedWriteHalf),
     deadline: Duration,
     stopped: CancellationToken,
 ) -> Result<(), TransferError> {
-    let child = git.child();
-    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let work = async {
         let fed = async {
-            match (stdin, input) {
-                (Some(stdin), Some(input)) => feed(stdin, input).await,
-                _ => Ok(()),
+            match input {
+                Some(input) => feed(end, input).await,
+                // Closing it is the end of git's input.
+                None => {
+                    drop(end);
+                    Ok(())
+                }
             }
         };
-        let ended = async { Ok(child.wait().await?) };
-        let ((), status, stderr) = tokio::try_join!(fed, ended, async { Ok(tail(stderr).await) })?;
-        Ok((status, stderr))
+        let ended = async { git.wait().await.map_err(TransferError::Run) };
+        let ((), ended) = tokio::try_join!(fed, ended)?;
+        Ok(ended)
     };
     let result = tokio::select! {
         biased;
@@ -185,8 +191,8 @@ async fn supervise(
         () = tokio::time::sleep(deadline) => Err(TransferError::Deadline { deadline }),
     };
     match result {
-        Ok((status, _)) if status.success() => Ok(()),
-        Ok((status, stderr)) => Err(TransferError::Git { status, stderr }),
+        Ok(Ended { exit, .. }) if exit.success() => Ok(()),
+        Ok(Ended { exit, stderr }) => Err(TransferError::Git { status: exit, stderr }),
         Err(error) => {
             git.end().await;
             Err(error)
@@ -196,7 +202,7 @@ async fn supervise(
 
 /// Hands the request to git. Where git stops reading first, the rest is taken and dropped, so that the client comes to
 /// read why.
-async fn feed(stdin: ChildStdin, input: Input) -> Result<(), TransferError> {
+async fn feed(stdin: OwnedWriteHalf, input: Input) -> Result<(), TransferError> {
     let Input { head, mut rest, limit, idle } = input;
     let mut stdin = Some(stdin);
     let mut total = 0;

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ostler_wire::VERSION;
-use ostler_wire::launcher::{Family, Files, Limits, Reply, Request, Sandbox};
+use ostler_wire::launcher::{Family, Files, Limits, Reply, RepositoryAccess, Request, Sandbox};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -54,6 +54,15 @@ pub struct Started {
     pub door_dns: OwnedFd,
     /// The same over IPv6, where the machine has it.
     pub door_dns_v6: Option<OwnedFd>,
+}
+
+/// A sandbox in which git works on a repository.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its id, process number and uids.
+    pub info: Sandbox,
+    /// Control socket of the guest, `SOCK_SEQPACKET`.
+    pub control: OwnedFd,
 }
 
 /// A sandbox that ended without being told to.
@@ -112,6 +121,25 @@ impl Launcher {
         let words = format!("create sandbox {sandbox}");
         let request = Request::Create { sandbox: sandbox.to_owned(), image: image.to_owned(), limits };
         self.ask(&words, request, deadline).await?.started(&words)
+    }
+
+    /// Makes and starts a sandbox in which git works on one repository of the launcher's forge, at
+    /// [`ostler_wire::launcher::REPOSITORY`]. It ends with this connection.
+    ///
+    /// # Errors
+    /// When the launcher refuses or fails, or `deadline` passes; nothing of the sandbox is left then.
+    pub async fn open_repository(
+        &self,
+        sandbox: &str,
+        repository: &str,
+        access: RepositoryAccess,
+        limits: Limits,
+        deadline: Duration,
+    ) -> Result<Opened, LauncherClientError> {
+        let words = format!("open repository {repository}");
+        let (sandbox, repository) = (sandbox.to_owned(), repository.to_owned());
+        let request = Request::OpenRepository { sandbox, repository, access, limits };
+        self.ask(&words, request, deadline).await?.opened(&words)
     }
 
     /// The descriptors of a living sandbox once more.

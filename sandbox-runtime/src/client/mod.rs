@@ -8,4 +8,4 @@ pub mod launcher;
 mod registered;
 
 pub use guest::{Deadlines, Ended, FileContent, Guest, GuestError, Listing, Piece, Running};
-pub use launcher::{Died, Launcher, LauncherClientError, Spawned, Started, spawn_launcher};
+pub use launcher::{Died, Launcher, LauncherClientError, Opened, Spawned, Started, spawn_launcher};

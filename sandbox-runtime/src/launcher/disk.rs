@@ -102,7 +102,7 @@ impl Launcher {
             bytes: whole.f_blocks.saturating_sub(whole.f_bfree) * whole.f_frsize,
             files: whole.f_files.saturating_sub(whole.f_ffree),
         };
-        let unknown = self.sandboxes.values().any(|sandbox| is_living(sandbox) && sandbox.allowed.is_none());
+        let unknown = self.sandboxes.values().any(|sandbox| is_measured(sandbox) && sandbox.allowed.is_none());
         let due = self.disk.last.is_none_or(|(last, when)| is_changed(last, used) || when + AT_LEAST <= now);
         if !(due || unknown) {
             return;
@@ -127,8 +127,8 @@ impl Launcher {
     }
 
     fn subjects(&self) -> Vec<Subject> {
-        let living = self.sandboxes.iter().filter(|(_, sandbox)| is_living(sandbox));
-        living
+        let measured = self.sandboxes.iter().filter(|(_, sandbox)| is_measured(sandbox));
+        measured
             .map(|(id, sandbox)| Subject {
                 sandbox: id.clone(),
                 instance: sandbox.instance,
@@ -190,6 +190,11 @@ pub(super) fn meter_ended(launcher: &mut Launcher, pid: Pid, status: WaitStatus)
 
 fn is_living(sandbox: &Sandbox) -> bool {
     matches!(sandbox.phase, Phase::Living)
+}
+
+/// What serves git has no files of its own.
+fn is_measured(sandbox: &Sandbox) -> bool {
+    is_living(sandbox) && sandbox.service_of.is_none()
 }
 
 fn is_changed(last: Room, now: Room) -> bool {

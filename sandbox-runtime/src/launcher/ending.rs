@@ -52,6 +52,7 @@ impl Launcher {
                         limits: limits::LEAST,
                         allowed: None,
                         memory: None,
+                        service_of: None,
                         phase,
                         sockets: None,
                         report: None,
@@ -87,6 +88,8 @@ impl Launcher {
     /// Kills everything of a sandbox and goes on when it is gone.
     pub(super) fn end(&mut self, id: &str, because: Because, files: Files) {
         let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
+        // What serves git has no files to keep.
+        let files = if sandbox.service_of.is_some() { Files::Remove } else { files };
         if let Some(worker) = sandbox.worker.filter(|_| matches!(sandbox.phase, Phase::Starting { .. })) {
             let _ = kill_process(worker, Signal::KILL);
         }

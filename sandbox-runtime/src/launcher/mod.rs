@@ -29,6 +29,7 @@ mod memory;
 mod meter;
 mod mint;
 mod recovery;
+mod repositories;
 mod requests;
 mod rights;
 mod sandboxes;
@@ -68,6 +69,8 @@ pub struct LauncherConfig {
     pub host_uid: u32,
     /// Group that the socket belongs to.
     pub host_gid: u32,
+    /// The folder of the forge's bare repositories, which belong to the host's user; without it there is no sandbox for git.
+    pub forge: Option<PathBuf>,
     /// Time without a host after which everything is ended.
     pub grace: Duration,
     /// First host uid and gid of the first sandbox.
@@ -97,6 +100,7 @@ impl LauncherConfig {
             socket,
             host_uid: 0,
             host_gid: 0,
+            forge: None,
             grace: Duration::from_secs(60),
             uid_first: UID_FIRST,
             uid_ranges: 32_768,

@@ -9,7 +9,7 @@ use ostler_wire::{Failure, FailureKind, VERSION};
 use rustix::net::{SocketFlags, accept_with};
 
 use super::link::{Caller, Link, MOST_CALLERS};
-use super::sandboxes::{Phase, RequestKey};
+use super::sandboxes::{Phase, Purpose, RequestKey};
 use super::starting::check_id;
 use super::state::{Launcher, log};
 use crate::process;
@@ -115,7 +115,11 @@ impl Launcher {
             },
             Request::Create { sandbox, image, limits } => {
                 let wait = Duration::from_millis(message.deadline_ms.into());
-                self.create(request, sandbox, image, limits, wait);
+                self.create(request, sandbox, Purpose::Workspace(image), limits, wait);
+            }
+            Request::OpenRepository { sandbox, repository, access, limits } => {
+                let wait = Duration::from_millis(message.deadline_ms.into());
+                self.open_repository(request, sandbox, &repository, access, limits, wait);
             }
             Request::Reclaim { sandbox } => self.reclaim(request, &sandbox),
             Request::Destroy { sandbox, files } => self.destroy(request, &sandbox, files),

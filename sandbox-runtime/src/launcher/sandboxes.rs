@@ -10,6 +10,7 @@ use rustix::process::Pid;
 
 use super::memory::Watch;
 use super::meter::Room;
+use crate::worker::Repository;
 use crate::worker::record::Record;
 
 /// Which request an answer belongs to: the connection, its number and the epoch it came with.
@@ -25,9 +26,18 @@ pub(super) struct RequestKey {
 pub(super) struct Waiting {
     pub(super) request: RequestKey,
     pub(super) sandbox: String,
-    pub(super) image: String,
+    pub(super) purpose: Purpose,
     pub(super) limits: Limits,
     pub(super) deadline: Instant,
+}
+
+/// What a sandbox is to be for.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// A workspace, from the image with this digest.
+    Workspace(String),
+    /// Git on a repository.
+    Git(Repository),
 }
 
 /// Duplicates of the descriptors that a host gets.
@@ -59,6 +69,8 @@ pub(super) struct Sandbox {
     pub(super) allowed: Option<Room>,
     /// Hears of lack of memory while it lives, where the kernel does not end all of it by itself.
     pub(super) memory: Option<Watch>,
+    /// The connection of the host that it ends with; none for a workspace, which has files and outlives hosts.
+    pub(super) service_of: Option<u64>,
     pub(super) phase: Phase,
     /// Absent where only files are to be removed.
     pub(super) sockets: Option<Sockets>,

@@ -179,7 +179,8 @@ fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Laun
     };
     let listener = Listener::open(&config)?;
     // Once, for all workers.
-    seccomp::program()?;
+    seccomp::program(seccomp::Calls::All)?;
+    seccomp::program(seccomp::Calls::Files)?;
     rights::give_up(&config.weakened)?;
     for gap in cgroups.gaps() {
         log(&format!("not limited here: {}", gap.words()));

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitStatus};
 
 use super::limits;
-use super::sandboxes::{Because, Init, Phase, RequestKey, Sandbox, Sockets, Waiting};
+use super::sandboxes::{Because, Init, Phase, Purpose, RequestKey, Sandbox, Sockets, Waiting};
 use super::state::{Launcher, in_words};
 use crate::process;
 use crate::step::{Step, failure};
@@ -33,25 +33,32 @@ impl Launcher {
         &mut self,
         request: RequestKey,
         sandbox: String,
-        image: String,
+        purpose: Purpose,
         limits: Limits,
         wait: Duration,
     ) {
-        match self.admit(&sandbox, &image, limits) {
+        match self.admit(&sandbox, &purpose, limits) {
             Err(refused) => self.reply(request, Err(refused)),
             Ok(()) => {
                 let deadline = Instant::now() + wait.min(LONGEST);
-                self.waiting.push_back(Waiting { request, sandbox, image, limits, deadline });
+                self.waiting.push_back(Waiting { request, sandbox, purpose, limits, deadline });
                 self.start_waiting();
             }
         }
     }
 
-    fn admit(&self, id: &str, image: &str, limits: Limits) -> Result<(), Failure> {
+    fn admit(&self, id: &str, purpose: &Purpose, limits: Limits) -> Result<(), Failure> {
         check_id(id)?;
         let refuse = |kind, words: String| Err(failure(kind, "create", words));
-        if ImageId::parse(image).is_none() {
-            return refuse(FailureKind::Invalid, format!("image {image:?} is not sha256: and 64 hexadecimal digits"));
+        match purpose {
+            Purpose::Workspace(image) if ImageId::parse(image).is_none() => {
+                let words = format!("image {image:?} is not sha256: and 64 hexadecimal digits");
+                return refuse(FailureKind::Invalid, words);
+            }
+            Purpose::Git(_) if self.kept.contains_key(id) => {
+                return refuse(FailureKind::Exists, format!("{id} is the name of a workspace"));
+            }
+            Purpose::Workspace(_) | Purpose::Git(_) => {}
         }
         limits::check(limits)?;
         if self.sandboxes.contains_key(id) || self.waiting.iter().any(|waiting| waiting.sandbox == id) {
@@ -73,7 +80,12 @@ impl Launcher {
     pub(super) fn start_waiting(&mut self) {
         let starting = |sandbox: &&Sandbox| matches!(sandbox.phase, Phase::Starting { .. });
         while self.sandboxes.values().filter(starting).count() < self.config.most_workers {
-            let Some(waiting) = self.waiting.pop_front() else { return };
+            // Two hosts' gits never work on the same files; what is left of the other ends in a moment.
+            let may_start = |waiting: &Waiting| {
+                matches!(waiting.purpose, Purpose::Workspace(_)) || !self.has_service_of_another(waiting.request.link)
+            };
+            let Some(next) = self.waiting.iter().position(may_start) else { return };
+            let Some(waiting) = self.waiting.remove(next) else { return };
             let request = waiting.request;
             if let Err(failed) = self.start(waiting) {
                 self.reply(request, Err(failed));
@@ -82,7 +94,7 @@ impl Launcher {
     }
 
     fn start(&mut self, waiting: Waiting) -> Result<(), Failure> {
-        let Waiting { request, sandbox: id, image, limits, deadline } = waiting;
+        let Waiting { request, sandbox: id, purpose, limits, deadline } = waiting;
         let pair = |what: &str| {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .step("make socket pair", || format!("for the {what} of {id}"))
@@ -92,6 +104,11 @@ impl Launcher {
         let guest = self.guest().step("duplicate", || "the guest program".to_owned())?;
         let kept = self.kept.remove(&id);
         let restored = kept.is_some();
+        let (image, repository) = match purpose {
+            Purpose::Workspace(image) => (image, None),
+            Purpose::Git(repository) => (String::new(), Some(repository)),
+        };
+        let service_of = repository.is_some().then_some(request.link);
         let record = match kept {
             Some(record) => record,
             None => {
@@ -101,6 +118,7 @@ impl Launcher {
         };
         let job = Job {
             record: record.clone(),
+            repository,
             limits,
             store: self.store.clone(),
             cgroups: self.cgroups.clone(),
@@ -130,6 +148,7 @@ impl Launcher {
             limits,
             allowed: None,
             memory: None,
+            service_of,
             phase: Phase::Starting { request, deadline },
             sockets: Some(Sockets { control: Rc::new(control), door_tcp: None, door_dns: None, door_dns_v6: None }),
             report: Some(report),

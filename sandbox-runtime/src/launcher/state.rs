@@ -91,6 +91,7 @@ impl Launcher {
             uid_base: sandbox.record.uid_base,
             restored: sandbox.restored,
         };
+        // What serves git has no door.
         for (kind, descriptor) in descriptors.into_iter().filter(|(_, descriptor)| descriptor.is_some()) {
             self.send(request, Message::Reply(Ok(Reply::Descriptor(kind))), descriptor);
         }
@@ -115,6 +116,7 @@ impl Launcher {
         for id in starting {
             self.fail(&id, failure(FailureKind::System, "create", "the host that asked is gone"));
         }
+        self.end_services();
     }
 
     pub(super) fn with_phase(&self, wanted: impl Fn(&Phase) -> bool) -> Vec<String> {

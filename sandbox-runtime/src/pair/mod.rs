@@ -46,23 +46,29 @@ pub(crate) const RANGE: u32 = 65_536;
 /// Longest wait for one message of the helper.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The namespaces of a sandbox and the sockets of its door.
+/// The namespaces of a sandbox.
 pub(crate) struct Pair {
     pub(crate) user: OwnedFd,
     pub(crate) network: OwnedFd,
-    pub(crate) door_tcp: OwnedFd,
-    pub(crate) door_dns: OwnedFd,
-    /// None where the machine has no IPv6.
-    pub(crate) door_dns_v6: Option<OwnedFd>,
+    /// The sockets of its door, each with what it is: TCP, DNS, and DNS over IPv6 where the machine has it. None where the
+    /// network holds nothing but a loopback that is down.
+    pub(crate) door: Vec<(DescriptorKind, OwnedFd)>,
 }
 
-impl Pair {
-    /// The door's sockets, each with what it is.
-    pub(crate) fn door(&self) -> impl Iterator<Item = (DescriptorKind, &OwnedFd)> {
-        let always = [(DescriptorKind::DoorTcp, &self.door_tcp), (DescriptorKind::DoorDns, &self.door_dns)];
-        always.into_iter().chain(self.door_dns_v6.as_ref().map(|socket| (DescriptorKind::DoorDnsV6, socket)))
-    }
+/// What a helper is to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Namespaces with a door.
+    Door,
+    /// Namespaces without one.
+    Closed,
+    /// A user namespace, for its map.
+    Map,
 }
+
+/// Ids inside a user namespace, ids outside, and how many.
+#[derive(Clone, Copy, Debug)]
+struct Map(u32, u32, u32);
 
 #[derive(Debug, Serialize, Deserialize)]
 enum FromHelper {
@@ -75,15 +81,39 @@ enum FromHelper {
 /// Not a unit: an empty message would look like a closed socket.
 #[derive(Debug, Serialize, Deserialize)]
 struct Mapped {
-    uid_base: u32,
+    uid: u32,
 }
 
-/// Makes a pair whose uid 0 is `uid_base` on the host.
+/// Makes a pair whose uid 0 is `uid_base` on the host, with a door.
 pub(crate) fn make(uid_base: u32) -> Result<Pair, Failure> {
+    let range = Map(0, uid_base, RANGE);
+    let pair = help_make(Wanted::Door, range, range)?;
+    for wanted in [DescriptorKind::DoorTcp, DescriptorKind::DoorDns] {
+        if pair.door.iter().all(|(kind, _)| *kind != wanted) {
+            return Err(failure(FailureKind::System, "open door", "the namespace helper sent no sockets"));
+        }
+    }
+    Ok(pair)
+}
+
+/// [`make`] without a door: no way leads out of the network namespace, nor into it.
+pub(crate) fn make_closed(uid_base: u32) -> Result<Pair, Failure> {
+    let range = Map(0, uid_base, RANGE);
+    help_make(Wanted::Closed, range, range)
+}
+
+/// A user namespace for a mount on which the files of one user and one group appear as those of `target`, and what
+/// `target` makes becomes theirs. Nobody else's files can be made or changed through such a mount.
+pub(crate) fn map_owner(uid: u32, gid: u32, target: u32) -> Result<OwnedFd, Failure> {
+    help_make(Wanted::Map, Map(uid, target, 1), Map(gid, target, 1)).map(|made| made.user)
+}
+
+fn help_make(wanted: Wanted, uids: Map, gids: Map) -> Result<Pair, Failure> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .step("make socket pair", || "for the namespace helper".to_owned())?;
-    let helper = process::fork(move || run_helper(theirs)).step("fork", || "the namespace helper".to_owned())?;
-    let made = collect(ours.as_fd(), helper, uid_base);
+    let helper =
+        process::fork(move || run_helper(theirs, wanted)).step("fork", || "the namespace helper".to_owned())?;
+    let made = collect(ours.as_fd(), helper, uids, gids);
     drop(ours);
     if made.is_err() {
         let _ = rustix::process::kill_process(helper, rustix::process::Signal::KILL);
@@ -93,9 +123,9 @@ pub(crate) fn make(uid_base: u32) -> Result<Pair, Failure> {
     made
 }
 
-fn collect(helper: BorrowedFd<'_>, pid: Pid, uid_base: u32) -> Result<Pair, Failure> {
+fn collect(helper: BorrowedFd<'_>, pid: Pid, uids: Map, gids: Map) -> Result<Pair, Failure> {
     let pid = pid.as_raw_nonzero();
-    let (mut namespaces, mut door_tcp, mut door_dns, mut door_dns_v6) = (None, None, None, None);
+    let (mut namespaces, mut door) = (None, Vec::new());
     let namespace = |kind: &str| {
         let path = format!("/proc/{pid}/ns/{kind}");
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
@@ -105,43 +135,54 @@ fn collect(helper: BorrowedFd<'_>, pid: Pid, uid_base: u32) -> Result<Pair, Fail
         match wait_for::<FromHelper>(helper)? {
             (FromHelper::Unshared, _) => {
                 namespaces = Some((namespace("user")?, namespace("net")?));
-                for file in ["uid_map", "gid_map"] {
+                for (file, Map(inside, outside, count)) in [("uid_map", uids), ("gid_map", gids)] {
                     let path = format!("/proc/{pid}/{file}");
-                    let map = format!("0 {uid_base} {RANGE}\n");
+                    let map = format!("{inside} {outside} {count}\n");
                     std::fs::write(&path, &map).step("write id map", || format!("{} to {path}", map.trim()))?;
                 }
-                socket::send(helper, &Mapped { uid_base }, None).map_err(lost)?;
+                socket::send(helper, &Mapped { uid: uids.1 }, None).map_err(lost)?;
             }
-            (FromHelper::Door(DescriptorKind::DoorTcp), descriptor) => door_tcp = descriptor,
-            (FromHelper::Door(DescriptorKind::DoorDns), descriptor) => door_dns = descriptor,
-            (FromHelper::Door(DescriptorKind::DoorDnsV6), descriptor) => door_dns_v6 = descriptor,
-            (FromHelper::Door(DescriptorKind::Control | DescriptorKind::Minted), _) => {}
+            (FromHelper::Door(kind), descriptor) => door.extend(descriptor.map(|descriptor| (kind, descriptor))),
             (FromHelper::Failed(failed), _) => return Err(failed),
             (FromHelper::Ready, _) => break,
         }
     }
     let missing = || failure(FailureKind::System, "open door", "the namespace helper sent no sockets");
     let (user, network) = namespaces.ok_or_else(missing)?;
-    let (door_tcp, door_dns) = (door_tcp.ok_or_else(missing)?, door_dns.ok_or_else(missing)?);
-    Ok(Pair { user, network, door_tcp, door_dns, door_dns_v6 })
+    Ok(Pair { user, network, door })
 }
 
 /// The helper process. Returns its exit status.
-fn run_helper(worker: OwnedFd) -> i32 {
+fn run_helper(worker: OwnedFd, wanted: Wanted) -> i32 {
     let prepared = process::become_child(c"ostler-pair").and_then(|()| process::keep_only(vec![worker]));
     let Some(worker) = prepared.ok().and_then(|mut kept| kept.pop()) else { return 1 };
-    match help(worker.as_fd()) {
+    match help(worker.as_fd(), wanted) {
         Ok(()) => 0,
         Err(failed) => i32::from(socket::send(worker.as_fd(), &FromHelper::Failed(failed), None).is_err()) + 1,
     }
 }
 
-fn help(worker: BorrowedFd<'_>) -> Result<(), Failure> {
+fn help(worker: BorrowedFd<'_>, wanted: Wanted) -> Result<(), Failure> {
+    let (flags, words) = match wanted {
+        Wanted::Door | Wanted::Closed => {
+            (UnshareFlags::NEWUSER | UnshareFlags::NEWNET, "a user and a network namespace")
+        }
+        Wanted::Map => (UnshareFlags::NEWUSER, "a user namespace"),
+    };
     // SAFETY: this process has one thread and shares nothing but its descriptors with the worker.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) }
-        .step("unshare", || "a user and a network namespace".to_owned())?;
+    unsafe { rustix::thread::unshare_unsafe(flags) }.step("unshare", || words.to_owned())?;
     socket::send(worker, &FromHelper::Unshared, None).map_err(lost)?;
     let (Mapped { .. }, _) = wait_for(worker)?;
+    if wanted == Wanted::Door {
+        make_door(worker)?;
+    }
+    socket::send(worker, &FromHelper::Ready, None).map_err(lost)?;
+    // Keeps the namespaces alive until the worker has opened them and hangs up.
+    let _ = wait_for::<Mapped>(worker);
+    Ok(())
+}
+
+fn make_door(worker: BorrowedFd<'_>) -> Result<(), Failure> {
     let root = (rustix::process::Gid::ROOT, rustix::process::Uid::ROOT);
     rustix::thread::set_thread_res_gid(root.0, root.0, root.0)
         .and_then(|()| rustix::thread::set_thread_res_uid(root.1, root.1, root.1))
@@ -156,9 +197,6 @@ fn help(worker: BorrowedFd<'_>) -> Result<(), Failure> {
     for (kind, made) in made {
         socket::send(worker, &FromHelper::Door(kind), Some(made.as_fd())).map_err(lost)?;
     }
-    socket::send(worker, &FromHelper::Ready, None).map_err(lost)?;
-    // Keeps the namespaces alive until the worker has opened them and hangs up.
-    let _ = wait_for::<Mapped>(worker);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! record, upper and work directory
 //! namespace pair ─────────────► door sockets to the launcher
 //! own mount namespace, tmpfs, overlay, checks of the tree, pivot into the tmpfs
+//!     (for git: no image, record or door; the machine's programs and one repository in place of the overlay)
 //! limits of memory, processes, devices
 //! specification, build, limit of processor time, start ─► process descriptor of PID 1 to the launcher
 //! sync the record, exit
@@ -17,6 +18,7 @@
 mod executor;
 mod forbidden;
 mod log;
+mod machine;
 mod overlay;
 pub(crate) mod record;
 pub(crate) mod seccomp;
@@ -32,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use ostler_wire::launcher::{DescriptorKind, Limits};
+use ostler_wire::launcher::{DescriptorKind, Limits, RepositoryAccess};
 use ostler_wire::{Failure, FailureKind, socket};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,8 @@ use record::Record;
 /// What a worker is to make.
 pub(crate) struct Job {
     pub(crate) record: Record,
+    /// What git is to work on, where the sandbox is for that and no workspace.
+    pub(crate) repository: Option<Repository>,
     pub(crate) limits: Limits,
     pub(crate) store: Store,
     pub(crate) cgroups: Cgroups,
@@ -58,6 +62,19 @@ pub(crate) struct Job {
     pub(crate) weakened: Weakened,
     /// Certificates that the sandbox is to trust.
     pub(crate) certificates: Option<PathBuf>,
+}
+
+/// A repository of the forge.
+#[derive(Clone, Debug)]
+pub(crate) struct Repository {
+    /// The folder of the forge.
+    pub(crate) forge: PathBuf,
+    /// Name of the repository's own folder in it.
+    pub(crate) folder: String,
+    pub(crate) access: RepositoryAccess,
+    /// Whose it is.
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 /// Descriptors from 3 on that PID 1 keeps: the control socket.
@@ -99,7 +116,7 @@ pub(crate) fn run(job: &Job, descriptors: Descriptors) -> i32 {
     };
     let worker = Worker { job, report, guest, groups: OnceCell::new(), _control: control };
     match worker.make() {
-        Ok(record) => i32::from(record.sync().is_err()),
+        Ok(record) => i32::from(record.is_some_and(|record| record.sync().is_err())),
         Err(failed) => {
             if worker.tell(&Report::Failed(failed), None).is_err()
                 && let Some(groups) = worker.groups.get()
@@ -123,19 +140,27 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn make(&self) -> Result<record::Written, Failure> {
-        let Job { record, store, cgroups, mount_point, certificates, weakened, .. } = self.job;
+    fn make(&self) -> Result<Option<record::Written>, Failure> {
+        let Job { record, cgroups, weakened, repository, .. } = self.job;
         if weakened.lacks(Defence::NoForeignDescriptors) {
             staging::leave_host_open()?;
         }
         let entered = cgroups.enter(&record.sandbox)?;
         let groups = self.groups.get_or_init(|| entered);
+        match repository {
+            Some(repository) => self.make_service(repository, groups).map(|()| None),
+            None => self.make_workspace(groups).map(Some),
+        }
+    }
+
+    fn make_workspace(&self, groups: &cgroup::Leaf) -> Result<record::Written, Failure> {
+        let Job { record, store, mount_point, certificates, weakened, .. } = self.job;
         let layers = layers(store, &record.image)?;
         let files = store.sandbox(&record.sandbox);
         let written = make_files(&files, record)?;
         let pair = crate::pair::make(record.uid_base)?;
-        for (kind, made) in pair.door() {
-            self.tell(&Report::Door(kind), Some(made))?;
+        for (kind, made) in &pair.door {
+            self.tell(&Report::Door(*kind), Some(made))?;
         }
         let certificates = certificates.as_deref().map(staging::read_certificates).transpose()?;
         let staging = staging::enter(mount_point)?;
@@ -144,11 +169,25 @@ impl Worker<'_> {
         if !weakened.lacks(Defence::TreeCheck) {
             overlay::check_tree(record.uid_base)?;
         }
+        self.begin(staging, &pair, groups)?;
+        Ok(written)
+    }
+
+    fn make_service(&self, repository: &Repository, groups: &cgroup::Leaf) -> Result<(), Failure> {
+        let Job { record, mount_point, .. } = self.job;
+        let pair = crate::pair::make_closed(record.uid_base)?;
+        let owner = crate::pair::map_owner(repository.uid, repository.gid, record.uid_base)?;
+        let staging = staging::enter(mount_point)?;
+        machine::lay_out(repository, owner.as_fd())?;
+        self.begin(staging, &pair, groups)
+    }
+
+    /// From a laid out root file system to a PID 1 that runs.
+    fn begin(&self, staging: staging::Staging, pair: &crate::pair::Pair, groups: &cgroup::Leaf) -> Result<(), Failure> {
         staging.leave_host()?;
         groups.limit(self.job.limits)?;
         self.outlive_launcher()?;
-        self.start(&pair, groups)?;
-        Ok(written)
+        self.start(pair, groups)
     }
 
     /// From now on the end of the launcher is not the end of this process: what libcontainer has cloned does not die with
@@ -202,7 +241,7 @@ impl Worker<'_> {
         if weakened.lacks(Defence::SystemCallFilter) || spec::has_filter(weakened) {
             return Ok(None);
         }
-        seccomp::program().map(Some)
+        seccomp::program(spec::calls(self.job)).map(Some)
     }
 
     fn tell(&self, report: &Report, descriptor: Option<&OwnedFd>) -> Result<(), Failure> {

@@ -84,17 +84,19 @@ pub(super) fn mount(
 fn attach(layer: &Path, place: &str, user: BorrowedFd<'_>) -> Result<(), Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, layer, flags).step("clone layer", || layer.display().to_string())?;
-    map_ids(&tree, user).step("map ids of layer", || layer.display().to_string())?;
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    change_mount(&tree, set, Some(user)).step("map ids of layer", || layer.display().to_string())?;
     rustix::fs::mkdir(place, Mode::from_raw_mode(0o755)).step("make staging directory", || place.to_owned())?;
     move_mount(&tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("attach layer", || place.to_owned())
 }
 
-fn map_ids(tree: &OwnedFd, user: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Sets attributes of a mount, with the ids mapped by a user namespace where there is one.
+pub(super) fn change_mount(tree: &OwnedFd, set: u64, user: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_set: set | if user.is_some() { libc::MOUNT_ATTR_IDMAP } else { 0 },
         attr_clr: 0,
         propagation: 0,
-        userns_fd: user.as_raw_fd() as u64,
+        userns_fd: user.map_or(0, |user| user.as_raw_fd() as u64),
     };
     // SAFETY: the attributes live until the call returns, and their size is passed.
     let result = unsafe {
@@ -140,7 +142,7 @@ fn make(root: &OwnedFd, name: &str, uid_base: u32) -> Result<(), Errno> {
     chownat(root, name, Some(Uid::from_raw(uid_base)), Some(Gid::from_raw(uid_base)), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn open_real(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+pub(super) fn open_real(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     openat2(directory, name, flags, Mode::empty(), resolve)

@@ -96,10 +96,52 @@ pub(super) fn has_filter(weakened: &Weakened) -> bool {
     weakened.lacks(Defence::NoNewPrivileges)
 }
 
+/// What a sandbox is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The hands of an agent.
+    Workspace,
+    /// Git on one repository.
+    Git,
+}
+
+impl Kind {
+    fn of(job: &Job) -> Self {
+        if job.repository.is_some() { Self::Git } else { Self::Workspace }
+    }
+
+    fn capabilities(self) -> &'static [&'static str] {
+        match self {
+            Self::Workspace => &CAPABILITIES,
+            Self::Git => &[],
+        }
+    }
+
+    fn calls(self) -> seccomp::Calls {
+        match self {
+            Self::Workspace => seccomp::Calls::All,
+            Self::Git => seccomp::Calls::Files,
+        }
+    }
+
+    fn mounts(self, certificates: bool) -> Value {
+        match self {
+            Self::Workspace => mounts(certificates),
+            Self::Git => few_mounts(),
+        }
+    }
+}
+
+/// Which system calls a sandbox has.
+pub(super) fn calls(job: &Job) -> seccomp::Calls {
+    Kind::of(job).calls()
+}
+
 /// Builds the specification. The namespaces are joined by descriptor, which libcontainer inherits.
 pub(super) fn specification(job: &Job, user: BorrowedFd<'_>, network: BorrowedFd<'_>) -> Value {
     let by_descriptor = |descriptor: BorrowedFd<'_>| format!("/proc/self/fd/{}", descriptor.as_raw_fd());
     let lacks = |defence| job.weakened.lacks(defence);
+    let kind = Kind::of(job);
     let mut namespaces = vec![
         json!({"type": "user", "path": by_descriptor(user)}),
         json!({"type": "pid"}),
@@ -117,8 +159,8 @@ pub(super) fn specification(job: &Job, user: BorrowedFd<'_>, network: BorrowedFd
         "ociVersion": "1.0.2",
         "hostname": "ostler",
         "root": {"path": format!("/{}", staging::ROOTFS), "readonly": false},
-        "process": process(&job.weakened),
-        "mounts": mounts(job.certificates.is_some()),
+        "process": process(&job.weakened, kind),
+        "mounts": kind.mounts(job.certificates.is_some()),
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": job.cgroups.oci_path(&job.record.sandbox),
@@ -127,7 +169,7 @@ pub(super) fn specification(job: &Job, user: BorrowedFd<'_>, network: BorrowedFd
         },
     });
     if has_filter(&job.weakened) && !lacks(Defence::SystemCallFilter) {
-        specification["linux"]["seccomp"] = seccomp::profile();
+        specification["linux"]["seccomp"] = seccomp::profile(kind.calls());
     }
     if lacks(Defence::OwnNetwork)
         && let Some(mounts) = specification["mounts"].as_array_mut()
@@ -145,11 +187,11 @@ fn masked() -> Vec<String> {
     MASKED.into_iter().map(str::to_owned).chain(counters).collect()
 }
 
-fn process(weakened: &Weakened) -> Value {
+fn process(weakened: &Weakened, kind: Kind) -> Value {
     let files =
         rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX).min(OPEN_FILES);
     let lacks = |defence| weakened.lacks(defence);
-    let few: &[&str] = if lacks(Defence::FewCapabilities) { &ALL_CAPABILITIES } else { &CAPABILITIES };
+    let few: &[&str] = if lacks(Defence::FewCapabilities) { &ALL_CAPABILITIES } else { kind.capabilities() };
     let inherited: &[&str] = if lacks(Defence::NoInheritance) { &CAPABILITIES } else { &[] };
     // Without it libcontainer asks the C library for root's home after it has entered the sandbox's root, and the C
     // library loads code from there (as in CVE-2019-14271). The guest itself gets an environment of its own.
@@ -196,13 +238,24 @@ fn mounts(certificates: bool) -> Value {
     mounts.into()
 }
 
+/// What git needs beside the programs and the repository. What it writes into `/tmp` counts as memory.
+fn few_mounts() -> Value {
+    json!([
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+        {"destination": "/dev", "type": "tmpfs", "source": "dev",
+         "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]},
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmp",
+         "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]},
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn nobody_needs_to_look_up_a_home_in_the_sandbox() {
-        assert_eq!(process(&Weakened::default())["env"], json!(["HOME=/root"]));
+        assert_eq!(process(&Weakened::default(), Kind::Workspace)["env"], json!(["HOME=/root"]));
     }
 
     /// Whatever a host asks for, a specification is the same but for the place of its control group: in its request there
@@ -216,6 +269,7 @@ mod tests {
                 "kernel.core_pattern=|/x".to_owned(),
                 65_536,
             ),
+            repository: None,
             limits: ostler_wire::launcher::Limits {
                 memory,
                 pids: 7,
@@ -248,7 +302,7 @@ mod tests {
 
     #[test]
     fn no_capability_can_be_inherited() {
-        let capabilities = &process(&Weakened::default())["capabilities"];
+        let capabilities = &process(&Weakened::default(), Kind::Workspace)["capabilities"];
         assert_eq!((&capabilities["inheritable"], &capabilities["ambient"]), (&json!([]), &json!([])));
         for refused in
             ["CAP_NET_RAW", "CAP_MKNOD", "CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE"]

@@ -16,5 +16,6 @@ mod inside;
 mod support;
 
 mod canonical;
+mod git;
 mod runc;
 mod whole;

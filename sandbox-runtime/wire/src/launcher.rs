@@ -52,6 +52,19 @@ pub enum Request {
         /// Limits of the whole sandbox.
         limits: Limits,
     },
+    /// Makes and starts a sandbox in which git works on one repository of the forge that the launcher was given. It has no
+    /// network, no files of its own, and ends with the host that asked for it. Answered by [`DescriptorKind::Control`] in a
+    /// [`Reply::Descriptor`], and [`Reply::Ready`].
+    OpenRepository {
+        /// Bare lowercase ULID, chosen by the host.
+        sandbox: String,
+        /// Name of the repository: its folder without `.git`.
+        repository: String,
+        /// What git may do to it.
+        access: RepositoryAccess,
+        /// Limits of the whole sandbox.
+        limits: Limits,
+    },
     /// The descriptors of a living sandbox once more. Answered like [`Request::Create`].
     Reclaim {
         /// Which.
@@ -77,6 +90,18 @@ pub enum Request {
         /// How many, 1 to [`MAX_MINTED`].
         count: u32,
     },
+}
+
+/// Where the repository lies in a sandbox that [`Request::OpenRepository`] makes.
+pub const REPOSITORY: &str = "/repository";
+
+/// What git may do to a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RepositoryAccess {
+    /// Read it.
+    Read,
+    /// Read and write it.
+    Write,
 }
 
 /// Most sockets of one [`Request::Mint`].

@@ -51,10 +51,11 @@ fn find_workspace(host: &Host) -> Result<std::path::PathBuf> {
     Ok(std::path::PathBuf::from(format!("/proc/{first}/root/workspace")))
 }
 
-/// Processes whose uid lies in the sandboxes' ranges and that descend from this host's launcher.
+/// Processes of workspaces, which descend from this host's launcher as those of git do.
 fn sandbox_processes(host: &Host) -> Result<Vec<u32>> {
     let launcher = super::clean_up::launcher_pid(host)?;
-    super::clean_up::descendants(launcher)
+    let has_workspace = |pid: &u32| std::path::Path::new(&format!("/proc/{pid}/root/workspace")).exists();
+    Ok(super::clean_up::descendants(launcher)?.into_iter().filter(has_workspace).collect())
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Crashes, restarts and what they leave.
 
 mod clean_up;
+mod git;
 mod import;
 mod kill;
 mod publishing;

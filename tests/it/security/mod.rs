@@ -3,4 +3,5 @@
 mod api;
 mod egress;
 mod limits;
+mod repository;
 mod sandbox;

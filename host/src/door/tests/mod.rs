@@ -1,5 +1,6 @@
 //! Tests of the door on loopback, with an injected destination, and once in a real namespace with a real redirect.
 
+use crate::forge::GitRunner;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -98,7 +99,7 @@ async fn git_succeeds(folder: &Path, arguments: &[&str]) {
 /// A forge with one commit on `main` of `demo`, and what a session may do to it.
 async fn forge() -> (TempDir, Forge, Access) {
     let folder = tempfile::tempdir().unwrap();
-    let forge = Forge::open(&folder.path().join("forge")).unwrap();
+    let forge = Forge::open(&folder.path().join("forge"), GitRunner::children()).unwrap();
     let name = "demo".parse().unwrap();
     let repository = forge.create(&name).await.unwrap();
     git_succeeds(folder.path(), &["init", "-q", "-b", "main", "work"]).await;

@@ -1,6 +1,7 @@
 //! Tests of the forge with real git on both sides: a router on loopback, a temporary folder, a client with a clean
 //! environment.
 
+pub(super) mod children;
 mod memory;
 mod repositories;
 mod smart_http;
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
-use super::{Access, Forge, ForgeLimits, Pushed, RepositoryName, observed_git_router};
+use super::{Access, Forge, ForgeLimits, GitRunner, Pushed, RepositoryName, observed_git_router};
 
 /// Time for anything in a test; reaching it is a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,7 +50,7 @@ impl World {
 
     async fn with(limits: ForgeLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let forge = Forge::open_with(&folder.path().join("forge"), limits).unwrap();
+        let forge = Forge::open_with(&folder.path().join("forge"), GitRunner::children(), limits).unwrap();
         let repository = forge.create(&name("demo")).await.unwrap();
         let work = folder.path().join("work");
         git(folder.path(), &["init", "-q", "-b", "main", "work"]).await;

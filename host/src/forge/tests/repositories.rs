@@ -6,7 +6,7 @@ use super::*;
 #[tokio::test]
 async fn a_repository_is_made_once_and_found_again() {
     let folder = tempfile::tempdir().unwrap();
-    let forge = Forge::open(folder.path()).unwrap();
+    let forge = Forge::open(folder.path(), GitRunner::children()).unwrap();
     let (one, two, three) = (name("demo"), name("demo"), name("other"));
     let (one, two, three) = tokio::join!(forge.create(&one), forge.create(&two), forge.create(&three));
     assert_eq!(one.unwrap(), two.unwrap());
@@ -28,7 +28,7 @@ async fn a_repository_is_made_once_and_found_again() {
 async fn what_an_interrupted_create_left_is_removed_on_open() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join(".new-01jd/objects")).unwrap();
-    let forge = Forge::open(folder.path()).unwrap();
+    let forge = Forge::open(folder.path(), GitRunner::children()).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(forge.list(None, 9).await.unwrap(), []);
 }

@@ -189,7 +189,7 @@ async fn a_client_that_stops_sending_is_given_up_on() {
 async fn a_busy_forge_says_so() {
     let limits = ForgeLimits { query: Duration::from_millis(100), processes: 1, ..ForgeLimits::default() };
     let world = World::with(ForgeLimits { query: Duration::from_secs(30), ..limits }).await;
-    let forge = Forge::open_with(&world.folder.path().join("forge"), limits).unwrap();
+    let forge = Forge::open_with(&world.folder.path().join("forge"), GitRunner::children(), limits).unwrap();
     let world = World { forge, ..world };
     let served = world.serve(session()).await;
     let permit = world.forge.inner.for_sessions.clone().acquire_owned().await.unwrap();

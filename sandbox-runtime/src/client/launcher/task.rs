@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Died, LauncherClientError, SLOW, Started};
+use super::{Died, LauncherClientError, Opened, SLOW, Started};
 
 /// Requests that may wait to be sent.
 pub(super) const MOST_QUEUED: usize = 256;
@@ -63,6 +63,13 @@ impl Answer {
     pub(super) fn ended(self, words: &str) -> Result<Option<String>, LauncherClientError> {
         match self.reply {
             Reply::Ended { died } => Ok(died),
+            _ => Err(LauncherClientError::Unexpected { request: words.to_owned() }),
+        }
+    }
+
+    pub(super) fn opened(self, words: &str) -> Result<Opened, LauncherClientError> {
+        match (self.reply, self.descriptors.control) {
+            (Reply::Ready(info), Some(control)) => Ok(Opened { info, control }),
             _ => Err(LauncherClientError::Unexpected { request: words.to_owned() }),
         }
     }
@@ -150,7 +157,7 @@ impl Task {
     async fn send(&mut self, command: Pending) -> Result<(), String> {
         let Pending { words, request, deadline, reply } = command;
         self.last += 1;
-        let creates = matches!(request, Request::Create { .. });
+        let creates = matches!(request, Request::Create { .. } | Request::OpenRepository { .. });
         let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
         let message = ToLauncher { epoch: self.epoch, id: self.last, deadline_ms, body: request };
         let until = Instant::now() + deadline + SLACK;

@@ -23,16 +23,13 @@ pub(super) const ALLOWED: &[Group] = &[
          symlink symlinkat readlink readlinkat chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat \
          umask utime utimes futimesat utimensat inotify_init inotify_init1 inotify_add_watch inotify_rm_watch",
     ),
-    ("fifos and sockets as files; a device needs a capability of the machine", "mknod mknodat"),
+    (FIFOS, "mknod mknodat"),
     (
         "extended attributes",
         "getxattr lgetxattr fgetxattr getxattrat listxattr llistxattr flistxattr listxattrat setxattr \
          lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat",
     ),
-    (
-        "asynchronous reading and writing of files, for databases and file servers",
-        "io_setup io_submit io_getevents io_pgetevents io_cancel io_destroy",
-    ),
+    (DATABASES, "io_setup io_submit io_getevents io_pgetevents io_cancel io_destroy"),
     (
         "the process's own memory",
         "brk mmap munmap mremap mprotect madvise msync mincore mlock mlock2 mlockall munlock munlockall mseal \
@@ -50,10 +47,7 @@ pub(super) const ALLOWED: &[Group] = &[
          capget capset uname sysinfo",
     ),
     ("confining oneself further", "landlock_create_ruleset landlock_add_rule landlock_restrict_self"),
-    (
-        "debuggers and tracers, which reach no further than the process namespace and never PID 1",
-        "ptrace process_vm_readv process_vm_writev",
-    ),
+    (DEBUGGERS, "ptrace process_vm_readv process_vm_writev"),
     (
         "scheduling, limits and usage",
         "sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_setparam sched_getscheduler \
@@ -84,12 +78,21 @@ pub(super) const ALLOWED: &[Group] = &[
          getpeername getsockopt setsockopt",
     ),
     (
-        "shared memory, semaphores and queues of the sandbox's own IPC namespace, for PostgreSQL and fakeroot",
+        SHARED_MEMORY,
         "shmget shmat shmdt shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl mq_open \
          mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr",
     ),
     ("randomness", "getrandom"),
 ];
+
+/// Groups of [`ALLOWED`] that a program which works on files has no use for.
+pub(super) const NOT_FOR_FILES: &[&str] = &[FIFOS, DATABASES, DEBUGGERS, SHARED_MEMORY];
+
+const FIFOS: &str = "fifos and sockets as files; a device needs a capability of the machine";
+const DATABASES: &str = "asynchronous reading and writing of files, for databases and file servers";
+const DEBUGGERS: &str = "debuggers and tracers, which reach no further than the process namespace and never PID 1";
+const SHARED_MEMORY: &str =
+    "shared memory, semaphores and queues of the sandbox's own IPC namespace, for PostgreSQL and fakeroot";
 
 /// Calls that are refused with `EPERM` whatever their arguments are, by why.
 pub(super) const REFUSED: &[Group] = &[

@@ -44,17 +44,31 @@ const ARCHITECTURE: &str = "SCMP_ARCH_X86_64";
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: &str = "SCMP_ARCH_AARCH64";
 
+/// Which calls a sandbox has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// What programs of all kinds need.
+    All,
+    /// What a program needs that works on files: no network, no tracing, no shared memory, queues or keys.
+    Files,
+}
+
 /// The profile, as it would be part of an OCI specification.
-pub(super) fn profile() -> Value {
+pub(super) fn profile(calls: Calls) -> Value {
     let mut rules = Vec::new();
-    for (_, names) in calls::ALLOWED {
-        rules.push(allow(names, &[]));
+    for (reason, names) in calls::ALLOWED {
+        if calls == Calls::All || !calls::NOT_FOR_FILES.contains(reason) {
+            rules.push(allow(names, &[]));
+        }
     }
     for (_, names) in calls::REFUSED {
         rules.push(refuse(names, libc::EPERM, &[]));
     }
     rules.extend(processes());
-    rules.extend(sockets());
+    rules.extend(match calls {
+        Calls::All => sockets(),
+        Calls::Files => unix_sockets(),
+    });
     rules.extend(requests());
     json!({
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -96,6 +110,15 @@ fn sockets() -> Vec<Value> {
     rules.push(refuse("socket socketpair", libc::EAFNOSUPPORT, &[at_least(0, libc::AF_NETLINK + 1)]));
     rules.extend(INTERNET.map(|family| refuse("socketpair", libc::EOPNOTSUPP, &[equals(0, family)])));
     rules.push(refuse("socketpair", libc::EOPNOTSUPP, &[netlink]));
+    rules
+}
+
+/// Only those between processes of one machine.
+fn unix_sockets() -> Vec<Value> {
+    let mut rules = vec![allow("socket socketpair", &[equals(0, libc::AF_UNIX)])];
+    for other in [equals(0, libc::AF_UNSPEC), at_least(0, libc::AF_UNIX + 1)] {
+        rules.push(refuse("socket socketpair", libc::EAFNOSUPPORT, &[other]));
+    }
     rules
 }
 

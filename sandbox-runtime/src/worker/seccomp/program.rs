@@ -13,7 +13,7 @@ use ostler_wire::{Failure, FailureKind};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::Value;
 
-use super::profile;
+use super::{Calls, profile};
 use crate::step::failure;
 
 /// Most instructions that the kernel takes. Source: `BPF_MAXINSNS` in the kernel's `uapi/linux/bpf_common.h`.
@@ -23,19 +23,24 @@ const MOST: usize = 4096;
 const SIZE: usize = size_of::<libc::sock_filter>();
 
 /// The program. The launcher asks before it forks, so that no worker has to compile.
-pub(crate) fn program() -> Result<&'static [libc::sock_filter], Failure> {
-    static COMPILED: OnceLock<Vec<libc::sock_filter>> = OnceLock::new();
-    if let Some(compiled) = COMPILED.get() {
+pub(crate) fn program(calls: Calls) -> Result<&'static [libc::sock_filter], Failure> {
+    static ALL: OnceLock<Vec<libc::sock_filter>> = OnceLock::new();
+    static FILES: OnceLock<Vec<libc::sock_filter>> = OnceLock::new();
+    let place = match calls {
+        Calls::All => &ALL,
+        Calls::Files => &FILES,
+    };
+    if let Some(compiled) = place.get() {
         return Ok(compiled);
     }
     let failed = |words: String| failure(FailureKind::System, "compile the system call filter", words);
-    let filter = compile(&profile()).map_err(|error| failed(error.to_string()))?;
+    let filter = compile(&profile(calls)).map_err(|error| failed(error.to_string()))?;
     let bytes = export(&filter).map_err(|error| failed(error.to_string()))?;
     let instructions: Vec<_> = bytes.chunks_exact(SIZE).filter_map(instruction).collect();
     if instructions.is_empty() || instructions.len() * SIZE != bytes.len() || instructions.len() > MOST {
         return Err(failed(format!("it has {} bytes; at most {MOST} instructions are possible", bytes.len())));
     }
-    Ok(COMPILED.get_or_init(|| instructions))
+    Ok(place.get_or_init(|| instructions))
 }
 
 /// The library writes it to a descriptor only.
@@ -96,8 +101,11 @@ mod tests {
 
     #[test]
     fn the_filter_is_compiled_once_and_fits_the_kernel() {
-        let first = program().unwrap();
-        assert!(first.len() > 300, "{}", first.len());
-        assert!(std::ptr::eq(first, program().unwrap()));
+        for calls in [Calls::All, Calls::Files] {
+            let first = program(calls).unwrap();
+            assert!(first.len() > 200, "{}", first.len());
+            assert!(std::ptr::eq(first, program(calls).unwrap()));
+        }
+        assert_ne!(program(Calls::All).unwrap().len(), program(Calls::Files).unwrap().len());
     }
 }

@@ -6,7 +6,7 @@ use libseccomp::{ScmpArch, ScmpSyscall};
 use serde_json::Value;
 
 use super::calls::{ABSENT, ALLOWED, Group, NEWER, REFUSED};
-use super::{none_of, profile, split};
+use super::{Calls, none_of, profile, split};
 
 fn names(groups: &'static [Group]) -> Vec<&'static str> {
     groups.iter().flat_map(|(_, names)| split(names)).collect()
@@ -46,8 +46,8 @@ impl Comparison {
 }
 
 /// The rules with their names, action and comparisons.
-fn rules() -> Vec<(Vec<String>, String, Vec<Comparison>)> {
-    let profile = profile();
+fn rules(calls: Calls) -> Vec<(Vec<String>, String, Vec<Comparison>)> {
+    let profile = profile(calls);
     let rule = |rule: &Value| {
         let names = rule["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
         let comparisons = rule["args"].as_array().unwrap().iter().map(Comparison::read).collect();
@@ -58,14 +58,14 @@ fn rules() -> Vec<(Vec<String>, String, Vec<Comparison>)> {
 
 #[test]
 fn the_profile_is_one_that_the_runtime_reads() {
-    let parsed: oci_spec::runtime::LinuxSeccomp = serde_json::from_value(profile()).unwrap();
+    let parsed: oci_spec::runtime::LinuxSeccomp = serde_json::from_value(profile(Calls::All)).unwrap();
     assert!(parsed.syscalls().as_ref().is_some_and(|rules| rules.len() > 100));
     assert_eq!(parsed.default_errno_ret(), Some(libc::ENOSYS as u32));
 }
 
 #[test]
 fn no_rule_compares_one_argument_twice() {
-    for (names, _, comparisons) in rules() {
+    for (names, _, comparisons) in [rules(Calls::All), rules(Calls::Files)].concat() {
         let arguments: BTreeSet<u64> = comparisons.iter().map(|comparison| comparison.argument).collect();
         assert_eq!(arguments.len(), comparisons.len(), "{names:?} {comparisons:?}");
     }
@@ -74,9 +74,14 @@ fn no_rule_compares_one_argument_twice() {
 /// Two rules with different answers may never fit the same call, since nobody says which of them wins.
 #[test]
 fn no_two_rules_contradict_each_other() {
+    assert_no_contradiction(Calls::All);
+    assert_no_contradiction(Calls::Files);
+}
+
+fn assert_no_contradiction(calls: Calls) {
     type Rule = (String, Vec<Comparison>);
     let mut by_name: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
-    for (names, action, comparisons) in rules() {
+    for (names, action, comparisons) in rules(calls) {
         for name in names {
             by_name.entry(name).or_default().push((action.clone(), comparisons.clone()));
         }
@@ -115,9 +120,26 @@ fn every_name_is_in_one_table_only() {
     for name in conditional {
         assert!(!seen.contains(name), "{name} has rules of its own");
     }
-    let granted: BTreeSet<String> = rules().into_iter().flat_map(|(names, ..)| names).collect();
+    let granted: BTreeSet<String> = rules(Calls::All).into_iter().flat_map(|(names, ..)| names).collect();
     let forgotten: Vec<&str> = names(ABSENT).into_iter().filter(|name| granted.contains(*name)).collect();
     assert_eq!(forgotten, Vec::<&str>::new());
+}
+
+#[test]
+fn what_only_works_on_files_has_neither_network_nor_tracing_nor_shared_memory() {
+    let granted = |calls| {
+        let allowed = |action: &str| action.starts_with("\"SCMP_ACT_ALLOW");
+        let names = rules(calls).into_iter().filter(|(_, action, _)| allowed(action)).flat_map(|(names, ..)| names);
+        names.collect::<BTreeSet<String>>()
+    };
+    let (all, files) = (granted(Calls::All), granted(Calls::Files));
+    assert!(files.is_subset(&all));
+    for absent in ["ptrace", "process_vm_readv", "mknod", "shmget", "mq_open", "io_submit"] {
+        assert!(all.contains(absent) && !files.contains(absent), "{absent}");
+    }
+    let families = rules(Calls::Files).into_iter().filter(|(names, ..)| names.iter().any(|name| name == "socket"));
+    let allowed: Vec<_> = families.filter(|(_, action, _)| action.starts_with("\"SCMP_ACT_ALLOW")).collect();
+    assert_eq!(allowed.len(), 1, "{allowed:?}");
 }
 
 /// A misspelt name would be left out in silence, which for a call to be refused is no harm and for an allowed one a riddle.
@@ -144,7 +166,7 @@ fn every_name_is_known_for_an_architecture_of_ours_or_listed_as_newer() {
 /// arm64 has no other spelling for what programs cannot do without.
 #[test]
 fn what_a_program_needs_to_live_is_there_on_both_architectures() {
-    let granted: BTreeSet<String> = rules()
+    let granted: BTreeSet<String> = rules(Calls::All)
         .into_iter()
         .filter(|(_, action, _)| action.starts_with("\"SCMP_ACT_ALLOW"))
         .flat_map(|(names, ..)| names)

@@ -217,6 +217,33 @@ fn an_entry_that_could_escape_or_deceive_is_refused_by_name() {
     }
 }
 
+/// The names of files and their attributes are as long as the archive says, and are read into memory.
+#[test]
+fn a_header_that_would_fill_the_memory_is_refused_before_it_is_read() {
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
+        for (size, is_taken) in [(1usize << 20, true), ((1 << 20) + 1, false)] {
+            let place = Place::new();
+            let mut builder = Builder::new(File::create(place.path("root.tar")).unwrap());
+            file("before", b"fine").append(&mut builder);
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_path("long").unwrap();
+            header.set_size(size as u64);
+            header.set_cksum();
+            builder.append(&header, vec![b'x'; size].as_slice()).unwrap();
+            file("after", b"fine").append(&mut builder);
+            builder.into_inner().unwrap();
+            let outcome = place.store.import_rootfs_tar(&place.path("root.tar"), "base");
+            let refused = matches!(&outcome, Err(StoreError::Entry { entry, source: EntryRefusal::LongHeader }) if entry == "long");
+            // One that is taken may be nonsense for other reasons.
+            assert_eq!(refused, !is_taken, "{kind:?} of {size}: {outcome:?}");
+            if refused {
+                place.assert_empty();
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_no_archive_is_said_to_be_none() {
     let place = Place::new();

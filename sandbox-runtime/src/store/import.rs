@@ -19,7 +19,7 @@ use oci_spec::image::{
 use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 
-use super::unpack::{Skipped, unpack};
+use super::unpack::{Skipped, check_headers, unpack};
 use super::{ImageId, Store, StoreError, is_valid_name};
 use crate::fault;
 
@@ -137,6 +137,7 @@ impl Store {
         fault::point("import.copied");
         let tree = self.temporary().join(format!("{}.layer", layer.diff_hex));
         fs::create_dir(&tree).map_err(StoreError::io("make directory", &tree))?;
+        check_headers(reader(&copy, layer.packing), archive)?;
         let skipped = unpack(reader(&copy, layer.packing), archive, &tree)?;
         fault::point("import.unpacked");
         rustix::fs::syncfs(&copy).map_err(|error| StoreError::io("sync", &tree)(error.into()))?;

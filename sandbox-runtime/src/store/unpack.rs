@@ -23,6 +23,10 @@ use super::StoreError;
 /// One more than the largest uid or gid that a sandbox can hold.
 const IDS: u64 = 65_536;
 
+/// Longest header that stands for a long name or for attributes: the reader of archives takes it into memory whole. Names
+/// have at most 4 KiB and attributes of a file 64 KiB each.
+const LONGEST_HEADER: u64 = 1 << 20;
+
 /// Why an entry may not be part of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryRefusal {
@@ -53,6 +57,9 @@ pub enum EntryRefusal {
     /// It is a hard link without a target, or one to something that is not there.
     #[error("the target of the hard link is not in the archive before it")]
     NoTarget,
+    /// A name or its attributes, which are read into memory whole, are too long.
+    #[error("a header of it is longer than 1 MiB")]
+    LongHeader,
     /// A kind of entry that is not known.
     #[error("it is of an unknown type")]
     UnknownType,
@@ -65,6 +72,25 @@ pub struct Skipped {
     pub devices: u64,
     /// Extended attributes other than `user.*`, such as file capabilities.
     pub attributes: u64,
+}
+
+/// Refuses an archive with a header that is too long to be read. To be called before [`unpack`], on a reader of its own.
+pub(super) fn check_headers(mut archive: impl Read, name: &Path) -> Result<(), StoreError> {
+    let not_a_tar = |source| StoreError::NotATar { path: name.to_owned(), source };
+    let mut reader = Archive::new(&mut archive);
+    for entry in reader.entries().map_err(not_a_tar)?.raw(true) {
+        let entry = entry.map_err(not_a_tar)?;
+        let kind = entry.header().entry_type();
+        let is_read_whole = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if is_read_whole && entry.header().entry_size().map_err(not_a_tar)? > LONGEST_HEADER {
+            let entry = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            return Err(StoreError::Entry { entry, source: EntryRefusal::LongHeader });
+        }
+    }
+    Ok(())
 }
 
 /// Unpacks `archive` (called `name` in errors) into the empty directory `tree`.

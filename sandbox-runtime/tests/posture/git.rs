@@ -206,14 +206,21 @@ async fn no_socket_but_between_processes_can_be_made() {
 }
 
 #[tokio::test]
-async fn what_wants_all_memory_is_killed_alone() {
+async fn what_wants_all_memory_ends_its_sandbox_and_no_other() {
     let bench = bench();
     let (launcher, _) = bench.connect(1).await;
-    let git = open(&bench, &launcher, RepositoryAccess::Read).await;
+    let mut deaths = launcher.events();
+    let [greedy, other] =
+        [open(&bench, &launcher, RepositoryAccess::Read).await, open(&bench, &launcher, RepositoryAccess::Read).await];
     // A buffer that is larger than the limit, filled.
-    let (status, said) = git.run(&["dd", "if=/dev/zero", "of=/dev/null", "bs=1G", "count=1"]).await;
-    assert_eq!(status, 137, "{said}");
-    assert_eq!(git.run(&["git", "rev-parse", "--is-bare-repository"]).await, (0, "true".to_owned()));
+    let mut running = greedy.start(Stdio::Merged, &["dd", "if=/dev/zero", "of=/dev/null", "bs=1G", "count=1"]).await;
+    let mut said = Vec::new();
+    let _ = running.output.read_to_end(&mut said).await;
+    assert!(running.exit().await.is_err(), "its sandbox ended before it could tell");
+    let died = tokio::time::timeout(PATIENCE, deaths.recv()).await.unwrap().unwrap();
+    assert_eq!(died.sandbox, greedy.sandbox.sandbox);
+    assert!(died.why.starts_with("out of memory: used"), "{}", died.why);
+    assert_eq!(other.run(&["git", "rev-parse", "--is-bare-repository"]).await, (0, "true".to_owned()));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A sandbox that reaches a limit: what the agent and people see, and what is left.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -56,25 +57,25 @@ async fn a_command_that_fills_the_disk_ends_the_sandbox_with_the_limit_named_and
     Ok(())
 }
 
-/// What `/proc` says of every child of a process but the launcher, again and again until told to stop.
-fn watch_children(parent: u32, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<String>> {
+/// Names of the children of a process, looked at again and again until told to stop.
+fn watch_children(parent: u32, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<BTreeSet<String>> {
     std::thread::spawn(move || {
-        let mut seen = std::collections::BTreeMap::new();
+        let mut seen = BTreeSet::new();
         while !stop.load(Ordering::Relaxed) {
             for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
                 let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
                 let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-                if field("PPid:") == Some(&parent.to_string()) && field("Name:") != Some("ostler-launcher") {
-                    seen.insert(entry.file_name(), status);
+                if field("PPid:") == Some(&parent.to_string()) {
+                    seen.extend(field("Name:").map(str::to_owned));
                 }
             }
         }
-        seen.into_values().collect()
+        seen
     })
 }
 
 #[tokio::test]
-async fn what_the_host_starts_has_no_privileges_either() -> Result<()> {
+async fn the_host_starts_no_process_while_a_session_runs() -> Result<()> {
     let (host, session) = Host::with_session(script(&[&shell("echo more > b"), END])).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let watching = watch_children(host.pid()?, Arc::clone(&stop));
@@ -83,20 +84,7 @@ async fn what_the_host_starts_has_no_privileges_either() -> Result<()> {
     client.wait_until_idle(session).await?;
     stop.store(true, Ordering::Relaxed);
     let seen = watching.join().map_err(|_| anyhow::anyhow!("the watcher ends"))?;
-    let mut names = Vec::new();
-    for status in &seen {
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
-        };
-        assert!(field("Uid:").iter().all(|uid| uid != "0"), "{status}");
-        assert!(field("Gid:").iter().all(|gid| gid != "0") && field("Groups:").is_empty(), "{status}");
-        for set in ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"] {
-            assert_eq!(field(set), ["0000000000000000"], "{set} {status}");
-        }
-        assert_eq!(field("NoNewPrivs:"), ["1"], "{status}");
-        names.extend(field("Name:"));
-    }
-    assert!(names.iter().any(|name| name.starts_with("git")), "git was seen: {names:?}");
+    // Commands run below the launcher, and so does git.
+    assert_eq!(seen, BTreeSet::from(["ostler-launcher".to_owned()]));
     Ok(())
 }

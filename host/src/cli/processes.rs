@@ -71,6 +71,8 @@ async fn output(
 ) -> Result<(), CliError> {
     let path = ["sessions", session, "processes", name, "output"];
     let mut offset = 0;
+    // What comes meanwhile is for those who follow.
+    let mut enough = None;
     loop {
         let piece: ProcessOutput =
             client.query("read the output of the command", &path, &format!("offset={offset}")).await?;
@@ -79,8 +81,10 @@ async fn output(
             printer.warning(&format!("{lost} bytes are not kept any more"));
         }
         printer.foreign(&piece.output)?;
+        let goes_on = piece.next_offset > offset;
         offset = piece.next_offset;
-        if offset < piece.written {
+        let enough = *enough.get_or_insert(piece.written);
+        if goes_on && offset < if follow { piece.written } else { enough } {
             continue;
         }
         if let Some(status) = piece.exit_status {

@@ -37,6 +37,9 @@ pub trait Resolver: Send + Sync {
     async fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>>;
 }
 
+/// `EAFNOSUPPORT`: the machine does not have this family of addresses.
+const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+
 /// The resolver of the host's machine, with a small memory.
 #[derive(Debug)]
 pub struct SystemResolver {
@@ -148,7 +151,7 @@ fn own(address: IpAddr) -> Option<&'static str> {
         // Addresses for documentation, which no machine has.
         let v4 = Ipv4Addr::new(192, 0, 2, 1);
         let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-        [binds(v4.into()), binds(v6.into())]
+        [v4.into(), v6.into()].map(|address| bind(address).is_ok())
     });
     let [v4, v6] = *ANY;
     if (address.is_ipv4() && v4) || (address.is_ipv6() && v6) {
@@ -156,16 +159,42 @@ fn own(address: IpAddr) -> Option<&'static str> {
             "possibly this machine's own: net.ipv4.ip_nonlocal_bind or net.ipv6.ip_nonlocal_bind hides which are",
         );
     }
-    binds(address).then_some("this machine's own")
+    judged(bind(address))
 }
 
-fn binds(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
+fn bind(address: IpAddr) -> io::Result<()> {
+    UdpSocket::bind((address, 0)).map(drop)
+}
+
+/// What a try to bind an address says of it. One that failed for want of something, such as descriptors, says nothing.
+fn judged(bound: io::Result<()>) -> Option<&'static str> {
+    match bound {
+        Ok(()) => Some("this machine's own"),
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => None,
+        // Without the family nothing of it can be reached either.
+        Err(error) if error.raw_os_error() == Some(NO_FAMILY) => None,
+        Err(_) => Some("possibly this machine's own: it cannot be told now"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_judged_is_not_dialled() {
+        let failed = |errno: rustix::io::Errno| judged(Err(errno.into()));
+        for errno in [
+            rustix::io::Errno::MFILE,
+            rustix::io::Errno::NFILE,
+            rustix::io::Errno::NOBUFS,
+            rustix::io::Errno::ADDRINUSE,
+        ] {
+            assert!(failed(errno).is_some(), "{errno}");
+        }
+        assert_eq!(failed(rustix::io::Errno::ADDRNOTAVAIL), None);
+        assert_eq!(failed(rustix::io::Errno::AFNOSUPPORT), None);
+    }
 
     #[test]
     fn the_machines_own_addresses_are_known_and_others_are_not_taken_for_them() {

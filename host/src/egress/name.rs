@@ -46,6 +46,10 @@ impl FromStr for HostName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
+        // A name has 253 characters of at most four bytes; what is longer is not worth the work of looking at it.
+        if text.len() > 1024 {
+            return Err(NameError::Host);
+        }
         let text = text.strip_suffix('.').unwrap_or(text);
         let name = idna::domain_to_ascii(text).map_err(|_| NameError::Host)?;
         let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');

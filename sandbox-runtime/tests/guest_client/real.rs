@@ -51,6 +51,19 @@ fn kind(error: &GuestError) -> FailureKind {
     }
 }
 
+/// More ends than a guest may send messages that nobody waits for.
+#[tokio::test]
+async fn ends_of_calls_that_nobody_follows_are_no_offence() {
+    let process = GuestProcess::start();
+    let guest = connect(&process, 1).await;
+    for number in 0..4300 {
+        let call = format!("call-{number}");
+        drop(guest.exec(Exec { argv: vec!["/bin/true".into()], ..shell(&call, "") }).await.unwrap());
+    }
+    let (output, ended) = finish(guest.exec(shell("last", "echo still here")).await.unwrap()).await;
+    assert_eq!((output.as_str(), outcome(&ended)), ("still here\n", (ExitCause::Exited, 0)));
+}
+
 #[tokio::test]
 async fn a_program_runs_and_its_row_stays_until_it_is_forgotten() {
     let process = GuestProcess::start();

@@ -200,6 +200,9 @@ async fn a_preview_gives_nothing_without_its_key_and_nothing_of_the_api_with_it(
         let refused = raw(&host, &get(&preview, path, headers)).await?;
         assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
     }
+    // A worker of the page would see each address that is opened, with the key.
+    let worker = raw(&host, &get(&preview, &format!("/worker.js?{key}"), "Service-Worker: script\r\n")).await?;
+    assert!(worker.starts_with("HTTP/1.1 403 "), "{worker}");
     // Under its name there is no API: the path is the sandbox's.
     let asked = raw(&host, &get(&preview, &format!("/v1/sessions?{key}"), &token)).await?;
     assert!(asked.contains("GET /v1/sessions\n") && !asked.contains(&host.client.token), "{asked}");

@@ -33,7 +33,7 @@ pub(super) async fn forward(
     let stream = match state.processes.connect(preview.session, preview.port).await {
         Ok(stream) => stream,
         Err(error) if error.public.code == ErrorCode::SandboxFailed => {
-            let words = format!("Nothing answers on port {} of the sandbox: {}.", preview.port, error.public.message);
+            let words = format!("This preview has nothing to show: {}.", error.public.message);
             return page(StatusCode::BAD_GATEWAY, &words);
         }
         Err(error) => {

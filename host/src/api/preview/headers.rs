@@ -1,6 +1,8 @@
 //! What of a request and of its answer is passed on between a browser and a sandbox. Pure.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 /// Headers that are between two neighbours (RFC 9110, 7.6.1), and those that make sense only to the host itself.
 const NOT_PASSED: [HeaderName; 10] = [
@@ -63,7 +65,13 @@ pub(super) fn request(headers: &mut HeaderMap, port: u16, cookie: &str, is_token
         headers.insert(FORWARDED_HOST, asked);
     }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    let ours = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.split_ascii_whitespace().any(&is_token));
+    let ours = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|value| {
+            value
+                .split_ascii_whitespace()
+                .any(|word| is_token(word) || password(word).is_some_and(|word| is_token(&word)))
+        })
+    };
     if headers.get_all(header::AUTHORIZATION).iter().any(ours) {
         headers.remove(header::AUTHORIZATION);
     }
@@ -72,6 +80,12 @@ pub(super) fn request(headers: &mut HeaderMap, port: u16, cookie: &str, is_token
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
+}
+
+/// The password in the credentials of the scheme `Basic`, as git sends the token.
+fn password(credentials: &str) -> Option<String> {
+    let pair = String::from_utf8(STANDARD.decode(credentials).ok()?).ok()?;
+    pair.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 /// Makes the headers of an answer those that the browser sees. A cookie stays with this host name, a redirection to the

@@ -164,6 +164,10 @@ async fn answer(state: &ApiState, id: &str, request: Request) -> Response {
             "This preview does not exist, or has ended. `ostler preview` makes a new one.",
         );
     };
+    if request.headers().get("service-worker").is_some() {
+        // It would see each address that the browser opens here, with the key.
+        return page(StatusCode::FORBIDDEN, "A preview has no service workers.");
+    }
     let Some(admitted) = admit(&preview, id, &request) else {
         let words = "Open the preview with the whole address that `ostler preview` printed: it holds the key.";
         return page(StatusCode::FORBIDDEN, words);

@@ -109,6 +109,10 @@ fn the_sandbox_sees_neither_token_nor_key_and_a_request_of_its_own() {
         ("accept", "*/*"),
     ]);
     headers::request(&mut seen, 3000, "ours", |text| text == "secret");
+    // `x:secret`, as git writes it.
+    let mut basic = headers(&[("authorization", "Basic eDpzZWNyZXQ=")]);
+    headers::request(&mut basic, 3000, "ours", |text| text == "secret");
+    assert!(!basic.contains_key("authorization"));
     let expected = [
         "accept: */*",
         "cookie: a=b; c=d",

@@ -82,6 +82,8 @@ pub(super) struct Link {
     unsent: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     pending: HashMap<u64, Pending>,
     ends: HashMap<String, oneshot::Sender<Call>>,
+    /// Ends that are to come of calls whose follower went away: as many are no offence.
+    unfollowed: u32,
     useless: u32,
     buffer: Vec<u8>,
     lost: Lost,
@@ -160,6 +162,7 @@ impl Link {
             unsent: VecDeque::new(),
             pending: HashMap::new(),
             ends: HashMap::new(),
+            unfollowed: 0,
             useless: 0,
             buffer: vec![0; RECEIVE_BUFFER],
             lost,
@@ -261,7 +264,11 @@ impl Link {
                     return Err(LinkLost::Violation("a malformed event"));
                 }
                 // A call of an earlier host that nobody follows has no entry.
-                let Some(end) = self.ends.remove(&call.call) else { return self.useless() };
+                let Some(end) = self.ends.remove(&call.call) else {
+                    let Some(left) = self.unfollowed.checked_sub(1) else { return self.useless() };
+                    self.unfollowed = left;
+                    return Ok(());
+                };
                 let _ = end.send(call);
                 Ok(())
             }
@@ -297,7 +304,9 @@ impl Link {
         if let (Some(end), Some(call)) = (end, expected.call())
             && !matches!(&reply, Reply::Call(row) if row.exit.is_some())
         {
+            let before = self.ends.len();
             self.ends.retain(|_, end| !end.is_closed());
+            self.unfollowed = self.unfollowed.saturating_add((before - self.ends.len()) as u32);
             self.ends.insert(call.to_owned(), end);
         }
         // Whoever asked may have stopped waiting.

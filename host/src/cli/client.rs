@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::sse::{Frame, Parser};
 use super::{CliError, discovery};
-use crate::api::{ApiToken, load_token};
+use crate::api::ApiToken;
 use crate::config::env;
 
 /// Time for a connection to be made.
@@ -45,7 +45,9 @@ impl Client {
         let here = found.filter(|location| parse_url(&location.url).is_ok_and(|here| here == url));
         let token = match (own, here) {
             (Some(token), _) => token,
-            (None, Some(location)) => load_token(&location.token_path).map_err(CliError::Token)?,
+            (None, Some(location)) => {
+                discovery::token(&location).map_err(|error| CliError::of_token(&location, error))?
+            }
             (None, None) => return Err(CliError::NoToken { url: url.to_string() }),
         };
         Self::new(url, token)

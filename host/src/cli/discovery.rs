@@ -7,11 +7,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::listener;
+use crate::api::{ApiToken, TokenError, load_token};
 use crate::config::env;
 
 const FILE: &str = "ostler.json";
@@ -117,6 +119,31 @@ pub fn find() -> Result<Option<Location>, DiscoveryError> {
         }
     }
     Ok(None)
+}
+
+/// Why there is no token for a host that said where it is.
+#[derive(Debug)]
+pub enum NoToken {
+    /// It cannot be read.
+    Unreadable(TokenError),
+    /// Another user listens there. A host that was killed cannot take back its word.
+    Stranger {
+        /// The user.
+        uid: u32,
+    },
+}
+
+/// The token of a host, for requests to where it said that it is.
+pub fn token(location: &Location) -> Result<ApiToken, NoToken> {
+    let token = load_token(&location.token_path).map_err(NoToken::Unreadable)?;
+    // A host says where it is by an address, never by a name.
+    let address = location.url.strip_prefix("http://").and_then(|url| url.trim_end_matches('/').parse().ok());
+    if let (Some(address), Ok(file)) = (address, fs::symlink_metadata(&location.token_path))
+        && let Some(uid) = listener::stranger(&listener::listeners(), address, file.uid())
+    {
+        return Err(NoToken::Stranger { uid });
+    }
+    Ok(token)
 }
 
 fn read(path: &Path) -> Result<Option<Location>, DiscoveryError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ostler_protocol::{ApiError, ErrorCode, SessionId};
 
-use super::discovery::DiscoveryError;
+use super::discovery::{DiscoveryError, Location, NoToken};
 use super::exit;
 use crate::api::TokenError;
 use crate::app::AppError;
@@ -46,6 +46,14 @@ pub enum CliError {
     NoToken {
         /// The address.
         url: String,
+    },
+    /// Somebody else listens where the host of this machine said that it is.
+    #[error("another user (uid {uid}) listens at {url}, where the host of this machine was: the token was not sent")]
+    Stranger {
+        /// The address.
+        url: String,
+        /// The user.
+        uid: u32,
     },
     /// `OSTLER_TOKEN` is not a token.
     #[error("`OSTLER_TOKEN` is not a token: 64 hexadecimal digits were expected")]
@@ -244,15 +252,25 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Why there is no token for the host of this machine.
+    pub(super) fn of_token(location: &Location, error: NoToken) -> Self {
+        match error {
+            NoToken::Unreadable(error) => Self::Token(error),
+            NoToken::Stranger { uid } => Self::Stranger { url: location.url.clone(), uid },
+        }
+    }
+
     /// Exit code of the process.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Api(error) => error.code.exit_code(),
             Self::Up(error) => error.public.code.exit_code(),
-            Self::NotRunning { .. } | Self::Transport { .. } | Self::StreamBroken | Self::ConnectionLost { .. } => {
-                exit::HOST
-            }
+            Self::NotRunning { .. }
+            | Self::Stranger { .. }
+            | Self::Transport { .. }
+            | Self::StreamBroken
+            | Self::ConnectionLost { .. } => exit::HOST,
             Self::NoToken { .. } | Self::WrongToken => ErrorCode::Unauthenticated.exit_code(),
             Self::WrongUrl { .. } | Self::Repository { .. } | Self::NoAuthor { .. } => exit::REQUEST,
             Self::Config(ConfigError::Wrong(_)) => exit::REQUEST,
@@ -291,6 +309,9 @@ impl CliError {
                 "run the command as the user that started the host, or set `OSTLER_TOKEN`".to_owned()
             }
             Self::Token(_) => "set `OSTLER_TOKEN`, or start the host again".to_owned(),
+            Self::Stranger { .. } => {
+                "end what listens there, or start the host at another address with `ostler up --listen`".to_owned()
+            }
             Self::NoToken { .. } | Self::WrongToken => {
                 "set `OSTLER_TOKEN` to what the file `token` in the host's data folder holds".to_owned()
             }

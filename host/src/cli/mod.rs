@@ -43,6 +43,7 @@ pub mod discovery;
 mod error;
 mod git;
 mod ids;
+pub mod listener;
 mod output;
 mod table;
 mod terminal;

@@ -8,8 +8,8 @@ use ostler_protocol::api::Health;
 
 use super::context::Looker;
 use super::finding::{Check, Finding};
-use crate::api::load_token;
-use crate::cli::discovery::{self, DiscoveryError, Location};
+use crate::cli::discovery::{self, DiscoveryError, NoToken};
+use crate::cli::listener::listeners;
 use crate::telemetry::chain;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,6 +23,11 @@ enum Running {
     Unreadable(DiscoveryError),
     /// It says where it is and the token cannot be read.
     NoToken(String),
+    /// Another user listens there.
+    Stranger {
+        url: String,
+        uid: u32,
+    },
     Answers {
         url: String,
         version: String,
@@ -57,14 +62,17 @@ pub(super) async fn examine(listen: Option<SocketAddr>, looker: Looker) -> Vec<C
 }
 
 async fn ask() -> Running {
-    let Location { url, token_path } = match discovery::find() {
+    let location = match discovery::find() {
         Ok(Some(location)) => location,
         Ok(None) => return Running::NoneSays,
         Err(error) => return Running::Unreadable(error),
     };
-    let token = match load_token(&token_path) {
+    let token = discovery::token(&location);
+    let url = location.url;
+    let token = match token {
         Ok(token) => token,
-        Err(error) => return Running::NoToken(chain(&error)),
+        Err(NoToken::Unreadable(error)) => return Running::NoToken(chain(&error)),
+        Err(NoToken::Stranger { uid }) => return Running::Stranger { url, uid },
     };
     let Ok(http) = crate::http::plain().no_proxy().timeout(PATIENCE).build() else {
         return Running::Silent { url, why: "no client can be made".to_owned() };
@@ -85,6 +93,10 @@ fn running_finding(running: &Running) -> Finding {
         Running::NoneSays => Finding::skipped("no host says that it runs here"),
         Running::Unreadable(error) => Finding::skipped(chain(error)),
         Running::NoToken(why) => Finding::skipped(why),
+        Running::Stranger { url, uid } => Finding::failed(
+            format!("another user (uid {uid}) listens at {url}, where a host was; commands do not send it the token"),
+            "end what listens there, or start the host at another address with `--listen`",
+        ),
         Running::Answers { url, version } if version == VERSION => {
             // A host without its launcher ends.
             Finding::ok(format!("it answers at {url}, so its launcher lives; version {version}"))
@@ -142,8 +154,8 @@ fn port_finding(listen: SocketAddr, port: &Port, looker: Looker) -> Finding {
 
 /// The program that listens on an address, as far as this user may see it.
 fn holder(listen: SocketAddr) -> Option<String> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
-    let socket = format!("socket:[{}]", tables.iter().find_map(|table| inode(table, listen.port()))?);
+    let listening = listeners().into_iter().find(|found| found.address.port() == listen.port())?;
+    let socket = format!("socket:[{}]", listening.inode);
     for process in std::fs::read_dir("/proc").ok()?.filter_map(Result::ok) {
         let Ok(number) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
         let Ok(files) = std::fs::read_dir(process.path().join("fd")) else { continue };
@@ -157,15 +169,6 @@ fn holder(listen: SocketAddr) -> Option<String> {
     None
 }
 
-/// The inode of the socket that listens on a port, in a table of the kernel.
-fn inode(table: &str, port: u16) -> Option<&str> {
-    const LISTENS: &str = "0A";
-    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let mut listening = fields.filter(|fields| fields.get(3) == Some(&LISTENS));
-    let port = format!(":{port:04X}");
-    listening.find(|fields| fields[1].ends_with(&port)).and_then(|fields| fields.get(9).copied())
-}
-
 #[cfg(test)]
 pub(super) fn examples() -> Vec<Check> {
     let url = || "http://127.0.0.1:7878".to_owned();
@@ -173,6 +176,7 @@ pub(super) fn examples() -> Vec<Check> {
         Running::NoneSays,
         Running::Unreadable(DiscoveryError::Version { path: "/run/ostler/ostler.json".into(), version: 2 }),
         Running::NoToken("could not read the token file /var/lib/ostler/token: permission denied".into()),
+        Running::Stranger { url: url(), uid: 1000 },
         Running::Answers { url: url(), version: VERSION.into() },
         Running::Answers { url: url(), version: "0.0.9".into() },
         Running::Answered { url: url(), what: "404, not as a host does".into() },
@@ -192,16 +196,4 @@ pub(super) fn examples() -> Vec<Check> {
         all.push(port_finding(SocketAddr::from(([127, 0, 0, 1], 7878)), &port, looker).of("host.port"));
     }
     all
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_socket_of_a_port_is_found_only_where_it_listens() {
-        let table = "  sl  local_address rem_address   st\n   \
-                     0: 0100007F:1EC6 00000000:0000 01 0:0 00:0 0 0 0 1111 1\n   \
-                     1: 0100007F:1EC6 00000000:0000 0A 0:0 00:0 0 0 0 2222 1\n";
-        assert_eq!(super::inode(table, 7878), Some("2222"));
-        assert_eq!(super::inode(table, 7879), None);
-    }
 }

@@ -23,6 +23,7 @@ pub fn run(layout: &Layout, options: &SetupOptions, filters: &[String]) -> Resul
     setup::require_root("test")?;
     let products = setup::run(layout, options)?;
     let tools = setup::test_tools(layout, options)?;
+    let programs = setup::programs(layout, options)?;
     let runner = if has_nextest() { Runner::Nextest } else { Runner::Cargo };
     output::note("xtask: tests of the plugins");
     // In a directory of their own: another workspace's dependencies have other versions and features.
@@ -36,7 +37,7 @@ pub fn run(layout: &Layout, options: &SetupOptions, filters: &[String]) -> Resul
     provide(&mut workspace, &products);
     workspace.env("OSTLER_TEST_SCHEMATHESIS", &tools.schemathesis);
     workspace.env("OSTLER_TEST_NODE_MODULES", &tools.node_modules);
-    workspace.env("OSTLER_TEST_PROGRAMS", &tools.programs);
+    workspace.env("OSTLER_TEST_PROGRAMS", &programs);
     process::run(&mut workspace, LIMIT)
 }
 

@@ -16,7 +16,7 @@ use crate::telemetry::TelemetryError;
 const SESSION: &str = "ses_01jd3kq4v5w6x7y8z9a0b1c2d3";
 
 /// Kinds of errors, counted by [`kind`].
-const KINDS: usize = 35;
+const KINDS: usize = 36;
 
 /// The number of an error's kind. A new kind belongs here, into [`KINDS`], and into the list below.
 fn kind(error: &CliError) -> usize {
@@ -56,6 +56,7 @@ fn kind(error: &CliError) -> usize {
         CliError::Unwell { .. } => 32,
         CliError::NoTerminal => 33,
         CliError::Shell { .. } => 34,
+        CliError::Stranger { .. } => 35,
     }
 }
 
@@ -107,6 +108,7 @@ fn of_this_side() -> Vec<CliError> {
         CliError::Token(TokenError::Read { path: path(), source: refused() }),
         CliError::Token(TokenError::Exposed { path: path(), mode: 0o644 }),
         CliError::NoToken { url: "http://127.0.0.1:7878/".into() },
+        CliError::Stranger { url: "http://127.0.0.1:7878".into(), uid: 1000 },
         CliError::WrongToken,
         CliError::WrongUrl { url: "https://x".into(), why: "this ostler speaks plain HTTP only".into() },
         CliError::NoneBegins { kind: "session", list: "ostler sessions", beginning: "ses_02".into() },

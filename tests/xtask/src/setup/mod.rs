@@ -1,11 +1,12 @@
 //! The set-up: everything that has to be there before tests, demo and benchmarks.
 //!
 //! ```text
-//! packages ─► host ─► wasm target ─► plugins ─► base image [─► schemathesis ─► TypeScript client
-//! ─► image of ordinary programs]
+//! packages ─► host ─► wasm target ─► plugins ─► base image [─► schemathesis ─► TypeScript client]
+//!                                                       [─► image of ordinary programs]
 //! ```
 //!
-//! The last three are for tests only. Each step says what it did and how long it took, and does nothing when it is up to date.
+//! The last three are for tests only, the last one for `cargo xtask test` alone. Each step says what it did and how long it
+//! took, and does nothing when it is up to date.
 
 mod apt_sources;
 mod contract;
@@ -46,8 +47,6 @@ pub struct TestTools {
     pub schemathesis: PathBuf,
     /// The packages of the TypeScript client.
     pub node_modules: PathBuf,
-    /// An image with ordinary programs, a tar file of a root file system.
-    pub programs: PathBuf,
 }
 
 /// Sets up what only tests need.
@@ -62,9 +61,7 @@ pub fn test_tools(layout: &Layout, options: &SetupOptions) -> Result<TestTools> 
     }
     let schemathesis = output::step("schemathesis", || contract::schemathesis(layout, options.no_packages))?;
     let node_modules = output::step("TypeScript client", || contract::typescript(layout, options.no_packages))?;
-    let programs =
-        output::step("image of ordinary programs", || image::build(layout, Image::Programs, options.refresh_image))?;
-    Ok(TestTools { schemathesis, node_modules, programs })
+    Ok(TestTools { schemathesis, node_modules })
 }
 
 /// Sets up.
@@ -82,6 +79,14 @@ pub fn run(layout: &Layout, options: &SetupOptions) -> Result<Products> {
     let policy = output::step("plugins", || plugins::build(layout, &builder, &ostler))?;
     let image = output::step("base image", || image::build(layout, Image::Base, options.refresh_image))?;
     Ok(Products { ostler, policy, image })
+}
+
+/// Makes an image with ordinary programs, a tar file of a root file system. Only a run of all tests is worth its minutes.
+///
+/// # Errors
+/// As for the base image.
+pub fn programs(layout: &Layout, options: &SetupOptions) -> Result<PathBuf> {
+    output::step("image of ordinary programs", || image::build(layout, Image::Programs, options.refresh_image))
 }
 
 /// Sets up what the Debian package is made of: the host in a profile of cargo, and the policy plugin.

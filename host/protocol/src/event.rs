@@ -332,7 +332,7 @@ pub enum EventBody {
 }
 
 /// What a sandbox spoke, or would have spoken, with the outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EgressProtocol {
@@ -344,6 +344,19 @@ pub enum EgressProtocol {
     Tcp,
     /// A look-up of a name.
     Dns,
+}
+
+impl EgressProtocol {
+    /// In a word, as it is serialized.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Dns => "dns",
+        }
+    }
 }
 
 /// What became of a wish to reach the outside.

@@ -35,7 +35,8 @@ fn outside_of_sandboxes(place: Option<&Path>, mounts: &str) -> Option<Finding> {
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     let below = |point: &&str| {
         let first = point.strip_prefix("/usr/").and_then(|rest| rest.split('/').next());
-        first.is_some_and(|first| NEEDED.contains(&first))
+        let holds_git = || place.is_some_and(|place| point.starts_with("/usr/") && place.starts_with(point));
+        first.is_some_and(|first| NEEDED.contains(&first)) || holds_git()
     };
     let point = points.into_iter().find(below)?;
     let words =

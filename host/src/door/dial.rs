@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -44,12 +44,12 @@ const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
 #[derive(Debug)]
 pub struct SystemResolver {
     known: Mutex<HashMap<HostName, (Instant, Vec<IpAddr>)>>,
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 impl Default for SystemResolver {
     fn default() -> Self {
-        Self { known: Mutex::default(), places: Semaphore::new(LOOKUPS) }
+        Self { known: Mutex::default(), places: Arc::new(Semaphore::new(LOOKUPS)) }
     }
 }
 
@@ -60,9 +60,15 @@ impl Resolver for SystemResolver {
         if let Some(addresses) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(fresh) {
             return Ok(addresses);
         }
-        let _place = self.places.acquire().await.map_err(io::Error::other)?;
-        let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-        let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        let asked = name.clone();
+        // Whoever asked may stop waiting; the thread goes on, and keeps its place until it is free.
+        let look_up = move || {
+            let _place = place;
+            (asked.as_str(), 0).to_socket_addrs().map(Vec::from_iter)
+        };
+        let found = tokio::task::spawn_blocking(look_up).await.map_err(io::Error::other)??;
+        let addresses: Vec<IpAddr> = found.into_iter().map(|address| address.ip()).collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KEPT {
             known.retain(|_, (at, _)| at.elapsed() < KEEP);

@@ -4,6 +4,7 @@
 
 use async_trait::async_trait;
 use ostler_protocol::SessionId;
+pub use ostler_protocol::event::EgressProtocol as Protocol;
 
 /// What a sandbox wants and the policy would allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,32 +21,6 @@ pub struct EgressRequest {
     pub method: Option<String>,
     /// The path without the query, for plain HTTP.
     pub path: Option<String>,
-}
-
-/// What is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// TLS: decided by the name in its greeting.
-    Tls,
-    /// Plain HTTP: decided for each request.
-    Http,
-    /// Anything, to a host and port that the operator opened as such.
-    Tcp,
-    /// A look-up of a name.
-    Dns,
-}
-
-impl Protocol {
-    /// In a word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tls => "tls",
-            Self::Http => "http",
-            Self::Tcp => "tcp",
-            Self::Dns => "dns",
-        }
-    }
 }
 
 /// What a gate says.

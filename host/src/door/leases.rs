@@ -86,8 +86,8 @@ fn choices(name: &HostName) -> [u32; CHOICES as usize] {
 /// The IPv6 twin of an address behind the door.
 pub(super) fn in_v6(address: Ipv4Addr) -> Ipv6Addr {
     let [a, b, c, d, e, f] = PREFIX;
-    let [_, high, _, low] = [0, (address.to_bits() >> 16) as u16, 0, address.to_bits() as u16];
-    Ipv6Addr::new(a, b, c, d, e, f, high, low)
+    let bits = address.to_bits();
+    Ipv6Addr::new(a, b, c, d, e, f, (bits >> 16) as u16, bits as u16)
 }
 
 /// The address behind the door that was meant, whichever twin was written; others stay what they are.

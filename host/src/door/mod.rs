@@ -29,7 +29,7 @@ mod tcp;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ostler_protocol::SessionId;
 use socket2::{Domain, Socket, Type};
@@ -38,7 +38,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use choke::Egress;
-use report::{LastWords, Reporter};
+use report::Reporter;
 use tcp::Inside;
 
 use crate::forge::{Access, Forge, git_router};
@@ -102,7 +102,6 @@ pub struct DoorSockets {
 pub struct Door {
     reporter: Arc<Reporter>,
     _open: DropGuard,
-    _last_words: LastWords,
 }
 
 impl fmt::Debug for Door {
@@ -130,7 +129,7 @@ impl Door {
         let inside = Arc::new(Inside {
             hosts: Arc::new(hosts),
             egress: Arc::new(Egress::new(outside, session, Arc::clone(&reporter))),
-            leases: Arc::default(),
+            leases: Mutex::default(),
             reporter: Arc::clone(&reporter),
             limits: options.limits,
             destination: options.destination,
@@ -141,8 +140,7 @@ impl Door {
         }
         let windows = report::turn_windows(Arc::downgrade(&reporter));
         tokio::spawn(closed.clone().run_until_cancelled_owned(windows));
-        let _last_words = LastWords(Arc::clone(&reporter));
-        Ok(Self { reporter, _open: closed.drop_guard(), _last_words })
+        Ok(Self { reporter, _open: closed.drop_guard() })
     }
 
     /// What a session's sandbox finds behind its door: git, with what `access` allows.

@@ -155,7 +155,11 @@ impl Connection {
                 let sender = self.open(self.egress.connect(&permit).await?).await?;
                 send(&goal, sender, *request).await.map_err(|unsent| unsent.into_no(&goal))?
             }
-            Err(Unsent::Broken(no)) => return Err(no),
+            Err(Unsent::Broken(no)) => {
+                // Some of it may have left.
+                self.egress.used(&permit);
+                return Err(no);
+            }
         };
         *kept = Some((goal.host, goal.port, sender));
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -265,19 +269,16 @@ async fn send(
     if sender.ready().await.is_err() {
         return Err(Unsent::Whole(Box::new(request)));
     }
-    match tokio::time::timeout(IDLE, sender.try_send_request(request)).await {
-        Ok(Ok(answer)) => Ok((answer, sender)),
-        Ok(Err(mut error)) => Err(match error.take_message() {
+    // Bounded by the connection, which ends when nothing passes in either direction for [`IDLE`].
+    match sender.try_send_request(request).await {
+        Ok(answer) => Ok((answer, sender)),
+        Err(mut error) => Err(match error.take_message() {
             Some(request) => Unsent::Whole(Box::new(request)),
             None => {
                 let text = format!("{} broke off: {}", goal.host, error.into_error());
                 Unsent::Broken(No::new(StatusCode::BAD_GATEWAY, text))
             }
         }),
-        Err(_) => {
-            let text = format!("{} did not answer in time", goal.host);
-            Err(Unsent::Broken(No::new(StatusCode::GATEWAY_TIMEOUT, text)))
-        }
     }
 }
 

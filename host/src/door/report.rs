@@ -7,7 +7,7 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use ostler_protocol::SessionId;
@@ -201,13 +201,10 @@ pub(super) async fn turn_windows(reporter: Weak<Reporter>) {
     }
 }
 
-/// Tells the last window when a door closes.
-#[derive(Debug)]
-pub(super) struct LastWords(pub(super) Arc<Reporter>);
-
-impl Drop for LastWords {
+impl Drop for Reporter {
+    /// Tells the last window, once the last connection of a closed door has ended.
     fn drop(&mut self) {
-        self.0.turn_window();
+        self.turn_window();
     }
 }
 

@@ -80,7 +80,7 @@ impl Default for DoorLimits {
 pub(super) struct Inside {
     pub(super) hosts: Arc<DoorHosts>,
     pub(super) egress: Arc<Egress>,
-    pub(super) leases: Arc<Mutex<Leases>>,
+    pub(super) leases: Mutex<Leases>,
     pub(super) reporter: Arc<Reporter>,
     pub(super) limits: DoorLimits,
     pub(super) destination: Destination,

@@ -9,7 +9,7 @@ use super::name::{Host, HostPattern};
 /// Ports of a rule that names none.
 const DEFAULT_PORTS: [u16; 2] = [80, 443];
 
-/// Methods that a rule may name. Source: the registry of IANA, without CONNECT, which is a tunnel and decided as such.
+/// Methods that a rule may name: the usual ones, without CONNECT, which is a tunnel and decided as such.
 pub const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// What may leave the sandboxes of one environment. The default allows nothing.

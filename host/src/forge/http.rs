@@ -103,7 +103,6 @@ impl From<ForgeError> for Refused {
         let status = match error {
             ForgeError::UnknownRepository { .. } | ForgeError::Name(_) => StatusCode::NOT_FOUND,
             ForgeError::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            ForgeError::Run { ref source, .. } if source.is_passing() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -170,7 +169,7 @@ async fn advertise(
         }
     };
     let version = protocol(&headers);
-    let mut command = git.forge.command(&name, RepositoryAccess::Read, &[]);
+    let mut command = GitCommand::new(name.clone(), RepositoryAccess::Read, &[]);
     command.args(&[program, "--stateless-rpc", "--http-backend-info-refs", "."]);
     set_protocol(&mut command, program, version);
     let transfer = git.transfer(command, None, request, futures::future::ready(()).boxed()).await?;
@@ -196,7 +195,7 @@ async fn upload_pack(
     let name = git.repository(&repository).await?;
     check_type(&headers, "application/x-git-upload-pack-request")?;
     let place = git.request().await?;
-    let mut command = git.forge.command(&name, RepositoryAccess::Read, &[]);
+    let mut command = GitCommand::new(name.clone(), RepositoryAccess::Read, &[]);
     command.args(&["upload-pack", "--strict", "--stateless-rpc", "."]);
     set_protocol(&mut command, "upload-pack", protocol(&headers));
     let limits = git.forge.limits();
@@ -241,7 +240,7 @@ async fn receive_pack(
     if git.access != Access::Full {
         settings.push("receive.denyDeletes=true".to_owned());
     }
-    let mut command = git.forge.command(&name, RepositoryAccess::Write, &settings);
+    let mut command = GitCommand::new(name.clone(), RepositoryAccess::Write, &settings);
     command.args(&["receive-pack", "--stateless-rpc", "."]);
     if git.access != Access::Full {
         command.distrust_input();
@@ -286,8 +285,8 @@ impl Git {
         settle: futures::future::BoxFuture<'static, ()>,
     ) -> Result<Transfer, Refused> {
         let process = self.forge.permit_for(&self.access).await?;
-        let git = self.forge.start(command, process).await.map_err(TransferError::Run)?;
-        Ok(Transfer { git, input, deadline: self.forge.limits().transfer, place: request, settle })
+        let (stream, git) = self.forge.start(command, process).await.map_err(TransferError::Run)?;
+        Ok(Transfer { stream, git, input, deadline: self.forge.limits().transfer, place: request, settle })
     }
 }
 

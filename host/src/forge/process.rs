@@ -114,12 +114,11 @@ pub(super) struct Answer {
 /// Waits for a git that reads nothing and returns at most `limit` bytes of its output. Dropping the future ends it.
 pub(super) async fn answer(
     name: &'static str,
-    mut git: RunningGit,
+    (stream, mut git): (UnixStream, RunningGit),
     limit: usize,
     deadline: Duration,
 ) -> Result<Answer, ForgeError> {
     let failed = |source| ForgeError::Run { command: name, source };
-    let stream = git.take_stream().map_err(failed)?;
     let work = async {
         let output = read_all(stream, limit).await.map_err(GitError::Stream)?;
         // Git that has more to say would wait for a reader for ever.

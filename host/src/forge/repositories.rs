@@ -12,6 +12,7 @@ use ostler_sandbox::fault;
 use ostler_sandbox::wire::launcher::RepositoryAccess;
 use rustix::fs::OFlags;
 use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::process::{Answer, GitCommand, answer};
@@ -241,7 +242,7 @@ impl Forge {
     pub async fn set_default_branch(&self, name: &RepositoryName, branch: &str) -> Result<(), ForgeError> {
         let reference = branch.parse::<BranchName>()?.reference();
         self.resolve(name, Some(branch)).await?;
-        let mut command = self.command(name, RepositoryAccess::Write, &[]);
+        let mut command = GitCommand::new(name.clone(), RepositoryAccess::Write, &[]);
         command.args(&["--git-dir", ".", "symbolic-ref", "HEAD", &reference]);
         let answer = self.answer("symbolic-ref", command, SHORT).await?;
         succeeded("symbolic-ref", answer).map(drop)
@@ -276,18 +277,16 @@ impl Forge {
         permit.ok().and_then(Result::ok).ok_or(busy)
     }
 
-    /// A git command on a repository.
-    pub(super) fn command(&self, name: &RepositoryName, access: RepositoryAccess, settings: &[String]) -> GitCommand {
-        GitCommand::new(name.clone(), access, settings)
-    }
-
-    /// Starts git.
+    /// Starts git within the time for a query: its sandbox may have to be made, behind others that wait for the same.
     pub(super) async fn start(
         &self,
         command: GitCommand,
         permit: OwnedSemaphorePermit,
-    ) -> Result<RunningGit, GitError> {
-        self.inner.runner.start(&self.inner.root, command, permit).await
+    ) -> Result<(UnixStream, RunningGit), GitError> {
+        let started = self.inner.runner.start(&self.inner.root, command, permit);
+        // A sandbox that is ready for nobody is ended by its client.
+        let started = tokio::time::timeout(self.inner.limits.query, started).await;
+        started.unwrap_or(Err(GitError::Late { seconds: self.inner.limits.query.as_secs() }))
     }
 
     async fn answer(&self, what: &'static str, command: GitCommand, limit: usize) -> Result<Answer, ForgeError> {
@@ -304,7 +303,7 @@ impl Forge {
         arguments: &[&str],
         limit: usize,
     ) -> Result<Answer, ForgeError> {
-        let mut command = self.command(name, RepositoryAccess::Read, &[]);
+        let mut command = GitCommand::new(name.clone(), RepositoryAccess::Read, &[]);
         command.args(&["--git-dir", ".", "--literal-pathspecs"]);
         command.args(arguments);
         self.answer(what, command, limit).await

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ostler_sandbox::client::{GuestError, Launcher, LauncherClientError};
+use ostler_sandbox::wire::FailureKind;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -29,6 +30,12 @@ pub enum GitError {
     /// The sandbox was made and does not answer.
     #[error("the sandbox for git does not answer")]
     Greet(#[source] GuestError),
+    /// It took too long.
+    #[error("no sandbox for git was ready within {seconds} s")]
+    Late {
+        /// The limit, in seconds.
+        seconds: u64,
+    },
     /// The sandbox did not start it.
     #[error("git could not be started in its sandbox, where the machine's /usr is all there is of programs")]
     Start(#[source] GuestError),
@@ -43,7 +50,8 @@ pub enum GitError {
 impl GitError {
     /// Whether the same may work a moment later.
     pub(super) fn is_passing(&self) -> bool {
-        !matches!(self, Self::Start(_))
+        // What the sandbox refuses for another reason than its limits it will refuse again.
+        !matches!(self, Self::Start(GuestError::Refused { failure, .. }) if failure.kind != FailureKind::Limit)
     }
 }
 
@@ -57,15 +65,15 @@ impl Exit {
         self.0 == 0
     }
 
-    /// Whether it had no chance to clean up behind itself.
-    pub(super) fn was_killed(self) -> bool {
-        self.0 == KILLED
+    /// Whether it may have had no chance to clean up behind itself: a signal ended it, or nobody knows. 128 and 129 are git's own.
+    pub(super) fn may_have_left(self) -> bool {
+        !(0..=129).contains(&self.0)
     }
 }
 
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.was_killed() {
+        if self.0 == KILLED {
             return f.write_str("signal 9: it wanted more memory than its sandbox may have, or was ended");
         }
         write!(f, "exit status {}", self.0)
@@ -104,13 +112,14 @@ impl GitRunner {
         Self(Kind::Children)
     }
 
-    /// Starts git on a repository of the forge at `root`.
+    /// Starts git on a repository of the forge at `root`. The socket is git's input and output; shutting it down for writing is
+    /// the end of input. Git is ended when it is dropped.
     pub(super) async fn start(
         &self,
         root: &Path,
         command: GitCommand,
         permit: OwnedSemaphorePermit,
-    ) -> Result<RunningGit, GitError> {
+    ) -> Result<(UnixStream, RunningGit), GitError> {
         let (stream, process) = match &self.0 {
             Kind::Sandboxes(sandboxes) => {
                 let (stream, git) = sandboxes.start(root, command).await?;
@@ -122,13 +131,12 @@ impl GitRunner {
                 (stream, Process::Child(child))
             }
         };
-        Ok(RunningGit { stream: Some(stream), process, _permit: permit })
+        Ok((stream, RunningGit { process, _permit: permit }))
     }
 }
 
 /// A running git. It holds its place among the permitted processes until it is gone. Dropping it ends it.
 pub(super) struct RunningGit {
-    stream: Option<UnixStream>,
     process: Process,
     _permit: OwnedSemaphorePermit,
 }
@@ -140,12 +148,6 @@ enum Process {
 }
 
 impl RunningGit {
-    /// The socket that is git's input and output; shutting it down for writing is the end of input. Git is ended when it is
-    /// dropped.
-    pub(super) fn take_stream(&mut self) -> Result<UnixStream, GitError> {
-        self.stream.take().ok_or_else(|| GitError::Stream(std::io::ErrorKind::NotConnected.into()))
-    }
-
     /// Waits for the end.
     pub(super) async fn wait(&mut self) -> Result<Ended, GitError> {
         match &mut self.process {

@@ -277,7 +277,7 @@ impl SandboxedGit {
     pub(super) async fn wait(&mut self) -> Result<Ended, GitError> {
         let row = self.end.exit().await.map_err(GitError::Lost)?;
         let exit = Exit(row.exit.map_or(-1, |exit| exit.status));
-        self.sandbox.life.ended_well.store(!exit.was_killed(), Ordering::Release);
+        self.sandbox.life.ended_well.store(!exit.may_have_left(), Ordering::Release);
         if exit.success() {
             return Ok(Ended { exit, stderr: String::new() });
         }

@@ -14,6 +14,7 @@ use super::process::Answer;
 use super::push::RefUpdate;
 use super::repositories::succeeded;
 use super::{Access, BranchName, Forge, ForgeError, PushObserver, Pushed, RepositoryName};
+use crate::telemetry::chain;
 
 /// Time that an observer has for one reference.
 const OBSERVER: Duration = Duration::from_secs(10);
@@ -36,14 +37,14 @@ pub(super) async fn settle(push: Settlement) {
     let changed = match changed(&push).await {
         Ok(changed) => changed,
         Err(error) => {
-            tracing::error!(repository = %push.name, %error, "cannot tell what a push changed");
+            tracing::error!(repository = %push.name, error = %chain(&error), "cannot tell what a push changed");
             return;
         }
     };
     if push.access == Access::Full
         && let Err(error) = adopt_default_branch(&push, &changed).await
     {
-        tracing::error!(repository = %push.name, %error, "cannot set the default branch");
+        tracing::error!(repository = %push.name, error = %chain(&error), "cannot set the default branch");
     }
     for update in changed {
         tracing::info!(repository = %push.name, session = ?push.access.session(), reference = update.reference, commit = update.new, "pushed");

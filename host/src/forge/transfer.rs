@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -88,6 +89,8 @@ pub(super) struct Input {
 
 /// A transfer about to begin.
 pub(super) struct Transfer {
+    /// Git's input and output.
+    pub(super) stream: UnixStream,
     /// Git.
     pub(super) git: RunningGit,
     /// What it reads; nothing where absent.
@@ -103,11 +106,10 @@ pub(super) struct Transfer {
 impl Transfer {
     /// Hands git its input. Returns the body of the answer as soon as there is a first piece of it, so that an early failure can
     /// still become a status.
-    pub(super) async fn start(mut self) -> Result<Body, TransferError> {
-        let stream = self.git.take_stream().map_err(TransferError::Run)?;
-        let (output, input_end) = stream.into_split();
+    pub(super) async fn start(self) -> Result<Body, TransferError> {
         let stop = CancellationToken::new();
-        let Self { git, input, deadline, place, settle } = self;
+        let Self { stream, git, input, deadline, place, settle } = self;
+        let (output, input_end) = stream.into_split();
         let (input, stopped) = ((input, input_end), stop.clone());
         let supervisor = tokio::spawn(async move {
             let ended = supervise(git, input, deadline, stopped).await;

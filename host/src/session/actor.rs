@@ -257,8 +257,10 @@ impl Actor {
             }
             Message::Note { body, durable } => {
                 self.state.apply(&body);
-                self.append(vec![body]).await?;
-                let _ = durable.send(());
+                if let Err(broken) = self.append(vec![body]).await {
+                    return refuse(durable, broken);
+                }
+                let _ = durable.send(Ok(()));
             }
             Message::Died(death) => self.died(death).await?,
             Message::Quit => {}

@@ -65,7 +65,7 @@ impl Job {
     /// Appends an event and waits until it is durable; `false` when the actor is gone.
     pub(super) async fn note(&self, body: EventBody) -> bool {
         let (durable, noted) = oneshot::channel();
-        self.mailbox.send(Message::Note { body, durable }).await.is_ok() && noted.await.is_ok()
+        self.mailbox.send(Message::Note { body, durable }).await.is_ok() && matches!(noted.await, Ok(Ok(())))
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) enum Message {
     /// An act brought a workspace.
     Workspace { workspace: Arc<Workspace>, took_ms: u64, restored: bool, cloned: Option<String> },
     /// An event without consequences, such as a step of publishing; answered when it is durable.
-    Note { body: EventBody, durable: oneshot::Sender<()> },
+    Note { body: EventBody, durable: Reply<()> },
     /// What clients see.
     View { reply: Reply<SessionView> },
     /// The living workspace, if there is one.

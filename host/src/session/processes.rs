@@ -14,12 +14,11 @@ use ostler_protocol::{ErrorCode, EventBody, SessionId};
 use ostler_sandbox::client::GuestError;
 use ostler_sandbox::wire::{FailureKind, guest};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
 use super::Sessions;
-use super::error::{SessionError, stopping};
+use super::error::SessionError;
 use super::mailbox::Message;
-use super::registry::{ANSWER, check_person};
+use super::registry::check_person;
 use crate::workspace::{self, Background, Begun, ConnectError, Terminal, Workspace, chain};
 
 impl Sessions {
@@ -86,7 +85,12 @@ impl Sessions {
     ) -> Result<ProcessOutput, SessionError> {
         let sandbox = self.sandbox(session).await?;
         let found = sandbox.background_output(name, offset, max.min(MAX_PIECE)).await;
-        let found = found.map_err(|error| named_error("background command", name, error))?;
+        let mut found = found.map_err(|error| named_error("background command", name, error))?;
+        let is_last = found.row.exit.is_some() && found.offset + found.bytes.len() as u64 == found.row.output;
+        if !is_last {
+            let begun = begun_character(&found.bytes);
+            found.bytes.truncate(found.bytes.len() - begun);
+        }
         Ok(ProcessOutput {
             offset: found.offset,
             next_offset: found.offset + found.bytes.len() as u64,
@@ -156,13 +160,7 @@ impl Sessions {
 
     /// Makes an event of something that a person is about to do; nothing is done where this fails. The place for a hook.
     async fn admit(&self, session: SessionId, body: EventBody) -> Result<(), SessionError> {
-        let handle = self.registry.handle(session).await?;
-        let (durable, noted) = oneshot::channel();
-        let appended = async {
-            handle.mailbox.send(Message::Note { body, durable }).await.map_err(|_| stopping())?;
-            noted.await.map_err(|_| stopping())
-        };
-        tokio::time::timeout(ANSWER, appended).await.map_err(|_| stopping())?
+        self.registry.ask(session, |durable| Message::Note { body, durable }).await
     }
 
     /// The living sandbox of a session.
@@ -185,6 +183,13 @@ impl Sessions {
         let found = found.into_iter().find(|found| found.name == name).map(process_view);
         found.ok_or_else(|| missing("background command", name))
     }
+}
+
+/// Bytes at the end that begin a character whose rest may still come; 0 where there is nothing before them.
+fn begun_character(bytes: &[u8]) -> usize {
+    let rest = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    let is_begun = std::str::from_utf8(rest).is_err_and(|error| error.error_len().is_none());
+    if is_begun && rest.len() < bytes.len() { rest.len() } else { 0 }
 }
 
 fn process_view(found: Background) -> ProcessView {
@@ -262,4 +267,20 @@ fn guest_error(error: GuestError) -> SessionError {
         _ => ErrorCode::SandboxFailed,
     };
     SessionError::new(code, chain(&error)).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begun_character;
+
+    #[test]
+    fn only_a_character_that_may_go_on_is_held_back() {
+        let text = "aé€😀".as_bytes();
+        let table = [(0, 0), (1, 0), (2, 1), (3, 0), (4, 1), (5, 2), (6, 0), (7, 1), (8, 2), (9, 3), (10, 0)];
+        for (length, begun) in table {
+            assert_eq!(begun_character(&text[..length]), begun, "{length}");
+        }
+        assert_eq!(begun_character(b"a\xff"), 0, "it is none");
+        assert_eq!(begun_character(b"\xc3"), 0, "a piece is never empty for it");
+    }
 }

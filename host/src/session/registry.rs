@@ -156,7 +156,7 @@ impl Registry {
     }
 
     /// Asks an actor and waits for its answer, with a deadline.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         self: &Arc<Self>,
         session: SessionId,
         message: impl FnOnce(Reply<T>) -> Message,

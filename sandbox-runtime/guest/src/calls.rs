@@ -101,7 +101,7 @@ impl Calls {
         if self.calls.values().filter(|call| call.supervisor.is_some()).count() >= MAX_LIVING {
             return refuse(FailureKind::Limit, format!("{MAX_LIVING} calls have living processes"));
         }
-        if self.len() >= MAX_CALLS && !self.forget_oldest() {
+        if self.len() >= MAX_CALLS && !self.forget_oldest(|_| true) {
             return refuse(FailureKind::Limit, format!("{MAX_CALLS} calls are running"));
         }
         if exec.overflow == Overflow::DropHead {
@@ -320,29 +320,34 @@ impl Calls {
         loop {
             let held: u64 = self.calls.values().map(|call| call.spool.shared()).sum();
             let room = MAX_OUTPUT.saturating_sub(held);
-            if room >= BUFFER as u64 * 32 || !self.forget_oldest() {
+            if room >= BUFFER as u64 * 32 || !self.forget_oldest(|call| call.spool.shared() > 0) {
                 return room;
             }
         }
     }
 
-    /// Sets room aside for a tail; forgets old calls where it does not fit.
+    /// Sets room aside for a tail; forgets old tails where it does not fit, and none where that would not help.
     fn reserve(&mut self, wanted: u64) -> Result<(), Failure> {
-        loop {
-            let reserved: u64 = self.calls.values().map(|call| call.spool.reserved()).sum();
-            if reserved + wanted <= MAX_TAILS {
-                return Ok(());
-            }
-            if !self.forget_oldest() {
-                let detail = format!("running calls keep {reserved} bytes of output, {MAX_TAILS} are possible");
-                return Err(refused(FailureKind::Limit, "exec", detail));
+        let reserved = |calls: &BTreeMap<Key, Call>, counts: fn(&Call) -> bool| -> u64 {
+            calls.values().filter(|call| counts(call)).map(|call| call.spool.reserved()).sum()
+        };
+        let running = reserved(&self.calls, |call| !call.has_ended());
+        if running + wanted > MAX_TAILS {
+            let detail = format!("running calls keep {running} bytes of output, {MAX_TAILS} are possible");
+            return Err(refused(FailureKind::Limit, "exec", detail));
+        }
+        while reserved(&self.calls, |_| true) + wanted > MAX_TAILS {
+            if !self.forget_oldest(|call| call.spool.reserved() > 0) {
+                return Err(refused(FailureKind::Limit, "exec", "no room for another tail of output"));
             }
         }
+        Ok(())
     }
 
-    /// Forgets the oldest call that has ended and that nobody follows; where each is followed, the oldest that has ended.
-    fn forget_oldest(&mut self) -> bool {
-        let ended = || self.calls.iter().filter(|(_, call)| call.has_ended() && !call.forgotten);
+    /// Forgets, of the calls that have ended and hold what is wanted, the oldest that nobody follows; where each is
+    /// followed, the oldest.
+    fn forget_oldest(&mut self, holds: impl Fn(&Call) -> bool) -> bool {
+        let ended = || self.calls.iter().filter(|(_, call)| call.has_ended() && !call.forgotten && holds(call));
         let oldest = ended().find(|(_, call)| call.attached.is_none()).or_else(|| ended().next()).map(|(key, _)| *key);
         let Some(call) = oldest.and_then(|key| self.calls.get_mut(&key)) else { return false };
         forget(call);

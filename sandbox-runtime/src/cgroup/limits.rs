@@ -57,7 +57,8 @@ enum Absent {
 }
 
 impl Leaf {
-    /// Sends SIGKILL to every process in the groups, the caller among them. Works where the hierarchies cannot be seen.
+    /// Sends SIGKILL to every process in the groups; where the kernel does it at once, the caller is among them. Works where the
+    /// hierarchies cannot be seen.
     pub(crate) fn kill(&self) {
         if let Some(unified) = &self.unified
             && unified.set("cgroup.kill", 1, Absent::Fail).is_ok()

@@ -8,7 +8,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ostler_wire::Failure;
 use rustix::event::{EventfdFlags, eventfd};
@@ -16,11 +16,19 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::{Cgroups, write};
 use crate::step::Step;
 
-/// The kernel ended a process of a sandbox because there was no memory left in it.
+/// The largest piece that the kernel takes at a time: a huge page.
+const PIECE: u64 = 2 << 20;
+
+/// The kernel ended a process of a sandbox because there was no memory left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutOfMemory {
-    /// The most that the sandbox used, in bytes.
-    pub(crate) used: u64,
+pub(crate) enum OutOfMemory {
+    /// It reached its limit.
+    Sandbox {
+        /// The most that it used, in bytes.
+        used: u64,
+    },
+    /// The whole machine had none left.
+    Machine,
 }
 
 impl Cgroups {
@@ -39,17 +47,26 @@ impl Cgroups {
 
     /// Whether the kernel ended a process of the sandbox for lack of memory since the sandbox was made.
     pub(crate) fn out_of_memory(&self, sandbox: &str) -> Option<OutOfMemory> {
-        let (group, counts, peak) = match (self.legacy_memory(sandbox), &self.unified) {
-            (Some(group), _) => (group, "memory.oom_control", "memory.max_usage_in_bytes"),
+        let legacy = self.legacy_memory(sandbox);
+        let (group, counts, peak) = match (&legacy, &self.unified) {
+            (Some(group), _) => (group.clone(), "memory.oom_control", "memory.max_usage_in_bytes"),
             (None, Some(unified)) => (unified.root.join(&self.parent).join(sandbox), "memory.events", "memory.peak"),
             (None, None) => return None,
         };
         let counts = fs::read_to_string(group.join(counts)).ok()?;
-        let killed = counts.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse::<u64>().ok()?;
+        let count = |name: &str| counts.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        // Counts whoever was short of memory.
+        if count("oom_kill ").unwrap_or_default() == 0 {
+            return None;
+        }
         // Before 6.5 there is no peak to read; then what is used now is the next best.
-        let used = [peak, "memory.current"].iter().find_map(|file| fs::read_to_string(group.join(file)).ok());
-        let used = used.and_then(|text| text.trim().parse().ok()).unwrap_or_default();
-        (killed > 0).then_some(OutOfMemory { used })
+        let used = [peak, "memory.current"].iter().find_map(|file| number(&group.join(file))).unwrap_or_default();
+        let at_limit = match &legacy {
+            // Newer kernels count no failures in version 1; a group that was at its limit had used all but a piece of it.
+            Some(group) => number(&group.join("memory.limit_in_bytes")).is_none_or(|limit| used + PIECE >= limit),
+            None => count("oom ") != Some(0),
+        };
+        Some(if at_limit { OutOfMemory::Sandbox { used } } else { OutOfMemory::Machine })
     }
 
     /// The sandbox's group in the hierarchy of version 1 that counts memory, where there is one.
@@ -57,6 +74,10 @@ impl Cgroups {
         let legacy = self.legacy.iter().find(|legacy| legacy.has("memory"))?;
         Some(legacy.root.join(&self.parent).join(sandbox))
     }
+}
+
+fn number(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -79,12 +100,15 @@ mod tests {
             let group = root.path().join("ostler-t/one");
             fs::create_dir_all(&group).unwrap();
             assert_eq!(cgroups.out_of_memory("one"), None, "nothing can be read");
-            fs::write(group.join(peak), "4096\n").unwrap();
-            for (text, expected) in [
-                ("oom 3\noom_kill 0\noom_group_kill 0\n", None),
-                ("under_oom 0\noom_kill 2\n", Some(OutOfMemory { used: 4096 })),
+            fs::write(group.join("memory.limit_in_bytes"), "8000000\n").unwrap();
+            for (at_limit, used, killed, expected) in [
+                (3, 8_000_000, 0, None),
+                (3, 7_000_000, 2, Some(OutOfMemory::Sandbox { used: 7_000_000 })),
+                (0, 4_000_000, 1, Some(OutOfMemory::Machine)),
             ] {
-                fs::write(group.join(counts), text).unwrap();
+                let text = format!("oom {at_limit}\noom_kill {killed}\noom_group_kill 0\n");
+                fs::write(group.join(counts), &text).unwrap();
+                fs::write(group.join(peak), format!("{used}\n")).unwrap();
                 assert_eq!(cgroups.out_of_memory("one"), expected, "{counts}: {text}");
             }
         }

@@ -34,6 +34,7 @@ use crate::step::{Step, failure};
 
 pub use gaps::Gap;
 pub(crate) use limits::Leaf;
+pub(crate) use memory::OutOfMemory;
 
 /// What limits are set with; a machine must have each of them in one of its hierarchies.
 pub(crate) const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];

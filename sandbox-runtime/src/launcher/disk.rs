@@ -88,12 +88,11 @@ impl Launcher {
             }
             return;
         }
-        let subjects = self.subjects();
-        if subjects.is_empty() || self.stopping.is_some() {
-            self.disk.next = None;
+        if self.disk.next.is_some_and(|next| next > now) {
             return;
         }
-        if self.disk.next.is_some_and(|next| next > now) {
+        if self.stopping.is_some() || !self.sandboxes.values().any(is_measured) {
+            self.disk.next = None;
             return;
         }
         self.disk.next = Some(now + LOOK);
@@ -107,7 +106,7 @@ impl Launcher {
         if !(due || unknown) {
             return;
         }
-        match self.start_meter(&subjects, now) {
+        match self.start_meter(&self.subjects(), now) {
             Ok(meter) => {
                 self.disk.meter = Some(meter);
                 self.disk.last = Some((used, now));

@@ -180,11 +180,13 @@ impl Launcher {
         if self.sandboxes.is_empty() {
             self.cgroups.remove_parents();
         }
+        let told = self.last_words.remove(id);
         let died = match &ending.because {
             Because::Died { why } => Some(why.clone()),
-            Because::Asked | Because::Failed { .. } => None,
+            // What is removed now may have died before.
+            Because::Asked => told,
+            Because::Failed { .. } => None,
         };
-        self.last_words.remove(id);
         if ending.files == Files::Keep {
             self.kept.insert(id.to_owned(), sandbox.record);
             self.last_words.extend(died.clone().map(|why| (id.to_owned(), why)));

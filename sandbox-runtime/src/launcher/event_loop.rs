@@ -1,6 +1,7 @@
 //! Waiting for something to happen, and telling the table about it.
 //!
-//! One thread, one `poll`; nothing in here or below waits for anything else. Slow work is in children.
+//! One thread, one `poll`; nothing in here or below waits for anything else but, for a bounded time, the child of
+//! [`super::mint`]. Slow work is in children.
 
 use std::os::fd::AsFd;
 

@@ -42,6 +42,7 @@ pub(super) fn check(limits: Limits) -> Result<(), Failure> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reached {
     Memory { used: u64, limit: u64 },
+    Machine,
     Disk { used: u64, limit: u64 },
     Files { used: u64, limit: u64 },
     Depth { limit: u64 },
@@ -52,6 +53,7 @@ impl fmt::Display for Reached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Memory { used, limit } => write!(f, "out of memory: used {} of {}", Size(used), Size(limit)),
+            Self::Machine => write!(f, "the machine was out of memory, not this sandbox"),
             Self::Disk { used, limit } => write!(f, "disk: used {} of {}", Size(used), Size(limit)),
             Self::Files { used, limit } => write!(f, "files: {used} of {limit}"),
             Self::Depth { limit } => write!(f, "files: folders in each other, more than {limit} deep"),

@@ -11,9 +11,13 @@ use ostler_wire::launcher::Files;
 use super::limits::Reached;
 use super::sandboxes::{Because, Phase, Sandbox};
 use super::state::{Launcher, log};
+use crate::cgroup::OutOfMemory;
 
 /// How long after the event the kernel may take to choose whom to end; with reclaim it may also find that nobody must.
 const SUSPICION: Duration = Duration::from_secs(2);
+
+/// The same at the start, where nothing need have happened.
+const FIRST_SUSPICION: Duration = Duration::from_millis(100);
 
 /// Hears of lack of memory.
 #[derive(Debug)]
@@ -38,8 +42,8 @@ impl Launcher {
             None
         });
         let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
-        // What happened before somebody listened is in the count already.
-        let suspected = Some(Instant::now() + SUSPICION);
+        // What happened before somebody listened is in the count already, unless it is under way.
+        let suspected = Some(Instant::now() + FIRST_SUSPICION);
         sandbox.memory = event.map(|event| Watch { event, suspected });
     }
 
@@ -69,10 +73,12 @@ impl Launcher {
         }
     }
 
-    /// The limit on memory, if that is what ended a process of the sandbox.
+    /// The lack of memory, if that is what ended a process of the sandbox.
     pub(super) fn out_of_memory(&self, id: &str) -> Option<Reached> {
         let limit = self.sandboxes.get(id)?.limits.memory;
-        let used = self.cgroups.out_of_memory(id)?.used;
-        Some(Reached::Memory { used, limit })
+        Some(match self.cgroups.out_of_memory(id)? {
+            OutOfMemory::Sandbox { used } => Reached::Memory { used, limit },
+            OutOfMemory::Machine => Reached::Machine,
+        })
     }
 }

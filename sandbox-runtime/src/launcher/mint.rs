@@ -7,8 +7,8 @@
 //!
 //! A socket belongs to the namespace that it was made in, wherever its descriptor goes; the host connects it to an address of
 //! the sandbox and to nothing else, because there is nothing else. What runs in the sandbox has no part in this: the child is
-//! in none of its process namespaces. It does two kinds of system calls that never wait, so the launcher waits for it, but never
-//! longer than [`PATIENCE`].
+//! in none of its process namespaces. It does two kinds of system calls that never wait, so the launcher waits for its sockets, but
+//! never longer than [`PATIENCE`], and not for its end.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use ostler_wire::{Failure, FailureKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, socketpair};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Signal, kill_process};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +79,10 @@ fn mint(init: BorrowedFd<'_>, family: Family, count: u32) -> Result<Vec<OwnedFd>
     .step("fork", || "for minting".to_owned())?;
     drop(theirs);
     let made = collect(ours.as_fd(), count);
-    end(child, made.is_ok());
+    if made.is_err() {
+        let _ = kill_process(child, Signal::KILL);
+    }
+    // It is collected with every other child that has ended.
     made
 }
 
@@ -129,13 +132,4 @@ fn wait(from: BorrowedFd<'_>, until: Instant) -> Result<(), Failure> {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error).step("poll", || "the minting helper".to_owned()),
     }
-}
-
-/// Waits for the child, which has sent its last message, or is killed.
-fn end(child: Pid, finished: bool) {
-    if !finished {
-        let _ = kill_process(child, Signal::KILL);
-    }
-    // One that cannot be waited for has been waited for.
-    let _ = rustix::io::retry_on_intr(|| waitpid(Some(child), WaitOptions::empty()));
 }

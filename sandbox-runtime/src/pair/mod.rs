@@ -78,11 +78,9 @@ enum FromHelper {
     Failed(Failure),
 }
 
-/// Not a unit: an empty message would look like a closed socket.
+/// With a byte: an empty message would look like a closed socket.
 #[derive(Debug, Serialize, Deserialize)]
-struct Mapped {
-    uid: u32,
-}
+struct Mapped(u8);
 
 /// Makes a pair whose uid 0 is `uid_base` on the host, with a door.
 pub(crate) fn make(uid_base: u32) -> Result<Pair, Failure> {
@@ -140,14 +138,15 @@ fn collect(helper: BorrowedFd<'_>, pid: Pid, uids: Map, gids: Map) -> Result<Pai
                     let map = format!("{inside} {outside} {count}\n");
                     std::fs::write(&path, &map).step("write id map", || format!("{} to {path}", map.trim()))?;
                 }
-                socket::send(helper, &Mapped { uid: uids.1 }, None).map_err(lost)?;
+                socket::send(helper, &Mapped(0), None).map_err(lost)?;
             }
             (FromHelper::Door(kind), descriptor) => door.extend(descriptor.map(|descriptor| (kind, descriptor))),
             (FromHelper::Failed(failed), _) => return Err(failed),
             (FromHelper::Ready, _) => break,
         }
     }
-    let missing = || failure(FailureKind::System, "open door", "the namespace helper sent no sockets");
+    let missing =
+        || failure(FailureKind::System, "make namespaces", "the namespace helper did not say that it has them");
     let (user, network) = namespaces.ok_or_else(missing)?;
     Ok(Pair { user, network, door })
 }
@@ -172,7 +171,7 @@ fn help(worker: BorrowedFd<'_>, wanted: Wanted) -> Result<(), Failure> {
     // SAFETY: this process has one thread and shares nothing but its descriptors with the worker.
     unsafe { rustix::thread::unshare_unsafe(flags) }.step("unshare", || words.to_owned())?;
     socket::send(worker, &FromHelper::Unshared, None).map_err(lost)?;
-    let (Mapped { .. }, _) = wait_for(worker)?;
+    let (Mapped(_), _) = wait_for(worker)?;
     if wanted == Wanted::Door {
         make_door(worker)?;
     }

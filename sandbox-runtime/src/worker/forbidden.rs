@@ -1,11 +1,11 @@
 //! The last line before libcontainer: what no specification may hold, whoever made it.
 //!
-//! [`super::spec`] makes every specification of constants, so this finds nothing as long as that stays so. It is written as a list
-//! of what is allowed: a kind of mount, a name of a sysctl or a device that nobody thought of is refused.
+//! [`super::spec`] makes every specification of constants, so this finds nothing as long as that stays so. Kinds of mounts, names
+//! of sysctls, devices and namespaces are lists of what is allowed: what nobody thought of is refused.
 
 use std::path::Path;
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Capabilities, Capability, LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 use ostler_wire::guest::CERTIFICATES;
 use ostler_wire::{Failure, FailureKind};
 
@@ -20,6 +20,9 @@ const WITH_DEVICES: [&str; 2] = ["/dev", "/dev/pts"];
 
 /// Options that undo what the others promise, or let a mount be seen outside.
 const OPTIONS: [&str; 10] = ["bind", "rbind", "dev", "suid", "shared", "rshared", "slave", "rslave", "idmap", "ridmap"];
+
+/// Namespaces that a sandbox joins, see [`crate::pair`].
+const JOINED: [LinuxNamespaceType; 2] = [LinuxNamespaceType::User, LinuxNamespaceType::Network];
 
 /// Sysctls that belong to a namespace of the sandbox; the kernel refuses others only for some.
 const SYSCTLS: [&str; 4] = ["net.", "fs.mqueue.", "kernel.shm", "kernel.msg"];
@@ -134,8 +137,16 @@ fn system(found: &Spec) -> Result<(), Failure> {
     ]
     .into_iter()
     .find(|wanted| namespaces.iter().all(|namespace| namespace.typ() != *wanted));
-    match missing {
-        Some(missing) => Err(refused(format!("it has no {missing} namespace of its own"))),
+    if let Some(missing) = missing {
+        return Err(refused(format!("it has no {missing} namespace of its own")));
+    }
+    // Two were made before and are joined by descriptor; the others are made.
+    let is_own = |namespace: &&LinuxNamespace| match namespace.path() {
+        None => !JOINED.contains(&namespace.typ()),
+        Some(path) => JOINED.contains(&namespace.typ()) && path.starts_with("/proc/self/fd"),
+    };
+    match namespaces.iter().find(|namespace| !is_own(namespace)) {
+        Some(foreign) => Err(refused(format!("its {} namespace is none that was made for it", foreign.typ()))),
         None => Ok(()),
     }
 }
@@ -241,6 +252,17 @@ mod tests {
             ("/linux/resources", json!({"devices": [{"allow": true, "access": "rwm"}]}), "it allows devices"),
             ("/linux/rootfsPropagation", json!("shared"), "mounts of its root would be seen outside"),
             ("/linux/namespaces", json!([{"type": "user"}]), "it has no net namespace of its own"),
+            (
+                "/linux/namespaces/-",
+                json!({"type": "pid", "path": "/proc/1/ns/pid"}),
+                "its pid namespace is none that was made for it",
+            ),
+            (
+                "/linux/namespaces/-",
+                json!({"type": "network", "path": "/proc/1/ns/net"}),
+                "its net namespace is none that was made for it",
+            ),
+            ("/linux/namespaces/-", json!({"type": "user"}), "its user namespace is none that was made for it"),
             ("/hooks", json!({"poststart": [{"path": "/bin/sh"}]}), "it has hooks"),
             ("/process/noNewPrivileges", json!(false), "its processes could get new privileges"),
             ("/process/capabilities/ambient", json!(["CAP_KILL"]), "its processes could hand on capabilities"),

@@ -76,7 +76,11 @@ pub fn make(name: &str, arguments: &[&str]) -> Outcome {
             call("a foreign segment", [29, key, 0, 0, 0, 0, 0])
         }
         ("debug", [pid]) => debug(pid),
-        _ => Err(format!("unknown attempt {name} with {} arguments", arguments.len())),
+        _ => {
+            // Neither through nor stopped.
+            eprintln!("unknown attempt {name} with {} arguments", arguments.len());
+            std::process::exit(2)
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ostler_wire::launcher::{Files, FromLauncher, Limits, Request, ToLauncher};
+use ostler_wire::launcher::{Family, Files, FromLauncher, Limits, RepositoryAccess, Request, ToLauncher};
 use ostler_wire::socket::{self, SocketError};
 use ostler_wire::{MAX_MESSAGE, VERSION};
 use rustix::net::{
@@ -102,13 +102,21 @@ impl Maker {
     }
 
     fn valid(&mut self) -> ToLauncher {
-        let body = match self.chance.below(8) {
+        let body = match self.chance.below(10) {
             0 => Request::Hello { version: if self.chance.one_in(2) { VERSION } else { self.chance.next() as u16 } },
             1 | 2 => Request::Create { sandbox: self.text(), image: self.text(), limits: self.limits() },
             3 | 4 => Request::Reclaim { sandbox: self.text() },
             5 | 6 => {
                 let files = if self.chance.one_in(2) { Files::Keep } else { Files::Remove };
                 Request::Destroy { sandbox: self.text(), files }
+            }
+            7 => {
+                let family = if self.chance.one_in(2) { Family::V4 } else { Family::V6 };
+                Request::Mint { sandbox: self.text(), family, count: self.chance.number() as u32 }
+            }
+            8 => {
+                let access = if self.chance.one_in(2) { RepositoryAccess::Read } else { RepositoryAccess::Write };
+                Request::OpenRepository { sandbox: self.text(), repository: self.text(), access, limits: self.limits() }
             }
             _ => Request::Shutdown,
         };
@@ -157,7 +165,8 @@ impl Maker {
 
 /// What a message means by the launcher's own way of reading it.
 fn socket_meaning(bytes: &[u8]) -> Option<ToLauncher> {
-    postcard::take_from_bytes(bytes).ok().map(|(message, _)| message)
+    let (message, rest) = postcard::take_from_bytes(bytes).ok()?;
+    rest.is_empty().then_some(message)
 }
 
 #[derive(PartialEq, Eq)]

@@ -76,6 +76,11 @@ async fn a_sandbox_out_of_memory_ends_as_a_whole_with_its_files_kept_and_no_othe
     let again = create(&bench, &launcher, 1, limits).await;
     assert_eq!(done(&again.control, "read /workspace/note5"), "kept");
     assert_eq!(launcher.destroy(&bench.id(1), Files::Remove).await.unwrap(), None, "this one was told to");
+    // Removing the files tells it as well.
+    let started = create(&bench, &launcher, 1, limits).await;
+    done(&started.control, "devour");
+    let died = death(&mut deaths).await;
+    assert_eq!(launcher.destroy(&bench.id(1), Files::Remove).await.unwrap(), Some(died.why));
 }
 
 #[tokio::test]

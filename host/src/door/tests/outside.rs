@@ -232,3 +232,19 @@ async fn the_last_window_is_told_when_the_door_closes() {
     assert_eq!(times, 2);
     assert!(within(events.recv()).await.is_err(), "nothing comes after it");
 }
+
+#[tokio::test]
+async fn the_traffic_of_a_connection_that_is_open_when_the_door_closes_is_told() {
+    let (port, mut connections) = server().await;
+    let way = way(vec![rule("a.example", |rule| rule.tcp_ports = vec![port])]);
+    let mut events = way.open.door.events();
+    let mut client = way.to_name("a.example", port).await;
+    let mut upstream = within(connections.recv()).await.unwrap();
+    client.write_all(b"sent before").await.unwrap();
+    within(upstream.read_exact(&mut [0; 11])).await.unwrap();
+    assert_eq!(event(&mut events).await, allowed("a.example", port, Protocol::Tcp));
+    drop(way);
+    let told = event(&mut events).await;
+    assert!(matches!(told, DoorEvent::Traffic { connections: 1, up: 11, down: 0, .. }), "{told:?}");
+    assert!(within(events.recv()).await.is_err(), "nothing comes after it");
+}

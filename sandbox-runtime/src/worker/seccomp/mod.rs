@@ -161,8 +161,8 @@ fn compare(argument: u32, value: u64, operation: &str) -> Value {
 /// The argument has this value under the mask.
 ///
 /// The OCI specification has the mask in `value` and what it is compared with in `valueTwo`. libcontainer 0.7.0 reads them
-/// the other way round (`translate_op` in its `seccomp/mod.rs`), so they are given in its order. A test in a sandbox notices
-/// when that changes: nearly everything would be refused.
+/// the other way round (`translate_op` in its `seccomp/mod.rs`), so they are given in its order, which [`program`] reads too.
+/// libcontainer loads this only where a test leaves out no new privileges; those tests notice when its order changes.
 fn masked(argument: u32, mask: u64, value: u64) -> Value {
     json!({"index": argument, "value": value, "valueTwo": mask, "op": "SCMP_CMP_MASKED_EQ"})
 }

@@ -22,6 +22,17 @@ const MOST: usize = 4096;
 /// Bytes of an instruction.
 const SIZE: usize = size_of::<libc::sock_filter>();
 
+/// Why the profile did not become a program.
+#[derive(Debug, thiserror::Error)]
+enum NotCompiled {
+    /// The library refused something.
+    #[error("libseccomp: {0}")]
+    Library(#[from] SeccompError),
+    /// Part of a rule is none.
+    #[error("`{0}` is no part of a rule")]
+    Rule(String),
+}
+
 /// The program. The launcher asks before it forks, so that no worker has to compile.
 pub(crate) fn program(calls: Calls) -> Result<&'static [libc::sock_filter], Failure> {
     static ALL: OnceLock<Vec<libc::sock_filter>> = OnceLock::new();
@@ -60,16 +71,17 @@ fn instruction(bytes: &[u8]) -> Option<libc::sock_filter> {
 }
 
 /// A name that this libseccomp does not know is left out, as by libcontainer: such a call gets the default answer.
-fn compile(profile: &Value) -> Result<ScmpFilterContext, SeccompError> {
-    let mut filter = ScmpFilterContext::new(ScmpAction::Errno(number(&profile["defaultErrnoRet"])))?;
+fn compile(profile: &Value) -> Result<ScmpFilterContext, NotCompiled> {
+    let mut filter = ScmpFilterContext::new(ScmpAction::Errno(errno(&profile["defaultErrnoRet"])?))?;
     // A binary tree: the order of calls does not matter for how long one takes.
     filter.set_ctl_optimize(2)?;
     for rule in profile["syscalls"].as_array().into_iter().flatten() {
         let action = match rule["errnoRet"].is_null() {
             true => ScmpAction::Allow,
-            false => ScmpAction::Errno(number(&rule["errnoRet"])),
+            false => ScmpAction::Errno(errno(&rule["errnoRet"])?),
         };
-        let arguments: Vec<_> = rule["args"].as_array().into_iter().flatten().map(comparison).collect();
+        let arguments: Vec<ScmpArgCompare> =
+            rule["args"].as_array().into_iter().flatten().map(comparison).collect::<Result<_, _>>()?;
         let names = rule["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
         for call in names.filter_map(|name| ScmpSyscall::from_name(name).ok()) {
             match arguments.is_empty() {
@@ -81,18 +93,22 @@ fn compile(profile: &Value) -> Result<ScmpFilterContext, SeccompError> {
     Ok(filter)
 }
 
-fn comparison(argument: &Value) -> ScmpArgCompare {
-    let value = |name: &str| argument[name].as_u64().unwrap_or_default();
+fn comparison(argument: &Value) -> Result<ScmpArgCompare, NotCompiled> {
+    let unreadable = || NotCompiled::Rule(argument.to_string());
+    let value = |name: &str| argument[name].as_u64().ok_or_else(unreadable);
     let operation = match argument["op"].as_str() {
-        Some("SCMP_CMP_MASKED_EQ") => ScmpCompareOp::MaskedEqual(value("valueTwo")),
+        Some("SCMP_CMP_MASKED_EQ") => ScmpCompareOp::MaskedEqual(value("valueTwo")?),
         Some("SCMP_CMP_GE") => ScmpCompareOp::GreaterEqual,
-        _ => ScmpCompareOp::Equal,
+        Some("SCMP_CMP_EQ") => ScmpCompareOp::Equal,
+        _ => return Err(unreadable()),
     };
-    ScmpArgCompare::new(value("index") as u32, operation, value("value"))
+    let index = u32::try_from(value("index")?).map_err(|_| unreadable())?;
+    Ok(ScmpArgCompare::new(index, operation, value("value")?))
 }
 
-fn number(value: &Value) -> i32 {
-    value.as_i64().and_then(|number| i32::try_from(number).ok()).unwrap_or(libc::ENOSYS)
+fn errno(value: &Value) -> Result<i32, NotCompiled> {
+    let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
+    number.ok_or_else(|| NotCompiled::Rule(value.to_string()))
 }
 
 #[cfg(test)]

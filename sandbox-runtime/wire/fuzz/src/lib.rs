@@ -1,5 +1,5 @@
-//! What must hold of any bytes that come over a link: reading them ends, takes no more memory than they have bytes for, and
-//! what was read can be written and is read as the same again.
+//! What must hold of any bytes that come over a link: reading them ends, and what was read can be written and is read as the
+//! same again.
 
 use std::fmt::Debug;
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ostler_protocol::EventBody;
+use ostler_tests::client::tool_outputs;
 use ostler_tests::script::{END, script, shell};
 use ostler_tests::{Host, HostOptions, Repository};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,11 +57,7 @@ pub async fn run() -> Result<Vec<Record>> {
         direct.add(&local)?;
         host.client.prompt(session, "go").await?;
         let events = host.client.wait_until_idle(session).await?;
-        let outputs = events.iter().rev().find_map(|event| match &event.body {
-            EventBody::ToolFinished { output, .. } => Some(output.clone()),
-            _ => None,
-        });
-        ours.add(&outputs.context("the command ran")?)?;
+        ours.add(&tool_outputs(&events).pop().context("the command ran")?)?;
     }
     Ok(vec![
         Record::new("sandbox", "egress_connect", "<= direct + 1 ms", &ours.connects).beside("direct", &direct.connects),

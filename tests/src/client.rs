@@ -16,6 +16,16 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks at the log.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// What each tool said, in the order in which they ended.
+#[must_use]
+pub fn tool_outputs(events: &[Event]) -> Vec<String> {
+    let outputs = events.iter().filter_map(|event| match &event.body {
+        EventBody::ToolFinished { output, .. } => Some(output.clone()),
+        _ => None,
+    });
+    outputs.collect()
+}
+
 /// A client of one host.
 #[derive(Clone)]
 pub struct Client {

@@ -1,9 +1,9 @@
 //! A git repository for one test.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::client::Client;
 
@@ -34,6 +34,18 @@ pub fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs git in a folder as a client of the host's repository `name`; the word `URL` is its address. What git said is the
+/// caller's to judge.
+pub async fn git_client(client: &Client, folder: &Path, name: &str, words: &[&str]) -> Result<Output> {
+    let url = format!("{}/git/{name}.git", client.url);
+    let header = format!("http.extraHeader=Authorization: Bearer {}", client.token);
+    let mut command = tokio::process::Command::new("git");
+    command.arg("-C").arg(folder).args(["-c", &header]);
+    command.args(words.iter().map(|word| if *word == "URL" { url.as_str() } else { word }));
+    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_TERMINAL_PROMPT", "0");
+    Ok(command.output().await?)
+}
+
 impl Repository {
     /// A repository with one commit on `main` that holds `files`.
     pub fn with(name: &str, files: &[(&str, &str)]) -> Result<Self> {
@@ -52,10 +64,8 @@ impl Repository {
     /// Makes the repository on the host's forge and pushes `main` to it.
     pub async fn push_to(&self, client: &Client) -> Result<()> {
         client.ok(reqwest::Method::PUT, &format!("/v1/repositories/{}", self.name), None).await?;
-        let header = format!("http.extraHeader=Authorization: Bearer {}", client.token);
-        let url = format!("{}/git/{}.git", client.url, self.name);
-        let folder = self.folder.path().to_owned();
-        tokio::task::spawn_blocking(move || git(&folder, &["-c", &header, "push", "--quiet", &url, "main"])).await??;
+        let pushed = git_client(client, self.folder.path(), &self.name, &["push", "--quiet", "URL", "main"]).await?;
+        ensure!(pushed.status.success(), "git push failed: {}", String::from_utf8_lossy(&pushed.stderr));
         Ok(())
     }
 }

@@ -13,5 +13,13 @@ pub fn shell(command: &str) -> String {
     format!("say = \"I run a command.\"\ncall = [{{ tool = \"shell\", arguments = {{ command = '''{command}''' }} }}]")
 }
 
+/// A conversation that runs commands, one in each turn.
+#[must_use]
+pub fn commands(commands: &[&str]) -> String {
+    let mut turns: Vec<String> = commands.iter().map(|command| shell(command)).collect();
+    turns.push(END.to_owned());
+    script(&turns.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// A last turn.
 pub const END: &str = "say = \"Done.\"";

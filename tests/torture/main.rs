@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -94,12 +95,12 @@ fn plan_of(words: &[&str]) -> Result<Plan> {
 async fn sandbox(plan: &Plan) -> Result<()> {
     let Creates { count, concurrency, busy_threads } = plan.creates;
     eprintln!("{count} sandboxes, {concurrency} at a time, beside {busy_threads} busy threads");
-    let runtime = Runtime::prepare()?;
+    let runtime = Arc::new(Runtime::prepare()?);
     let before = Leftovers::of(&runtime)?;
     let (launcher, _) = runtime.connect(1).await?;
     let pid = runtime.launcher_pid().context("the launcher runs")?;
     let open = leftovers::descriptors(pid)?;
-    let created = creates(&launcher, &runtime.image, plan.creates).await?;
+    let created = creates(&runtime, &launcher, plan.creates).await?;
     leftovers::ensure_descriptors(pid, open).await?;
     let at = |part: f64| created.ready[((created.ready.len() - 1) as f64 * part) as usize].as_secs_f64() * 1000.0;
     println!(

@@ -8,6 +8,14 @@ use crate::event::Person;
 /// Longest name of a background command or terminal, in characters.
 pub const MAX_PROCESS_NAME: usize = 32;
 
+/// Whether a background command or terminal can have this name: 1 to [`MAX_PROCESS_NAME`] lowercase letters, digits and
+/// hyphens.
+#[must_use]
+pub fn is_process_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=MAX_PROCESS_NAME).contains(&name.len()) && name.bytes().all(fits)
+}
+
 /// Longest command line, in bytes.
 pub const MAX_COMMAND: usize = 16 * 1024;
 
@@ -237,6 +245,16 @@ fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Er
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_short_and_plain() {
+        for name in ["web", "bg-0a", "-", &"x".repeat(MAX_PROCESS_NAME)] {
+            assert!(is_process_name(name), "{name}");
+        }
+        for name in ["", "Web", "a b", "a/b", "a_b", "é", &"x".repeat(MAX_PROCESS_NAME + 1)] {
+            assert!(!is_process_name(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_port_is_a_whole_number() {

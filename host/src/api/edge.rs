@@ -1,7 +1,8 @@
-//! The outermost layer: every request gets an id and a line in the log, every error its one shape, every panic
+//! The outermost layer of the API: every request gets an id and a line in the log, every error its one shape, every panic
 //! becomes an answer.
 //!
-//! Does not know routes and decides nothing about access.
+//! Requests for the host name of a preview do not come here: [`super::preview`] answers them outside of it. Does not know
+//! routes and decides nothing about access.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ostler_protocol::ApiError;
-use reqwest::{Method, Response, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -152,6 +152,14 @@ impl Client {
         http.request(method, self.address(path)).bearer_auth(self.token.expose())
     }
 
+    /// Where a WebSocket is to be opened; `path` as for [`Self::get`].
+    pub fn socket_address(&self, path: &[&str]) -> Url {
+        let mut url = self.address(path);
+        // Only a change between http and something else is refused.
+        let _ = url.set_scheme("ws");
+        url
+    }
+
     fn address(&self, path: &[&str]) -> Url {
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -177,10 +185,7 @@ impl Client {
             return Ok(response);
         }
         let bytes = response.bytes().await.map_err(|error| self.failed(operation, error))?;
-        Err(match serde_json::from_slice::<ApiError>(&bytes) {
-            Ok(error) => CliError::Api(error),
-            Err(_) => CliError::Answer { operation, why: format!("status {status}; is this an ostler host?") },
-        })
+        Err(refusal(operation, status, &bytes))
     }
 
     fn failed(&self, operation: &'static str, error: reqwest::Error) -> CliError {
@@ -188,6 +193,14 @@ impl Client {
             return CliError::NotRunning { detail: format!(" at {}", self.url) };
         }
         CliError::Transport { operation, source: error.without_url() }
+    }
+}
+
+/// What an answer says that is no success.
+pub fn refusal(operation: &'static str, status: StatusCode, body: &[u8]) -> CliError {
+    match serde_json::from_slice::<ApiError>(body) {
+        Ok(error) => CliError::Api(error),
+        Err(_) => CliError::Answer { operation, why: format!("status {status}; is this an ostler host?") },
     }
 }
 
@@ -249,5 +262,7 @@ mod tests {
         let client = Client::at("http://127.0.0.1:1", ApiToken::parse(&"0".repeat(64)).unwrap()).unwrap();
         let address = client.address(&["repositories", "../../x?y#z"]);
         assert_eq!(address.as_str(), "http://127.0.0.1:1/v1/repositories/..%2F..%2Fx%3Fy%23z");
+        let client = Client::at("http://[::1]:1", ApiToken::parse(&"0".repeat(64)).unwrap()).unwrap();
+        assert_eq!(client.socket_address(&["a", "b/c"]).as_str(), "ws://[::1]:1/v1/a/b%2Fc");
     }
 }

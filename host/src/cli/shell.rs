@@ -19,11 +19,11 @@ use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::args::OpenShell;
-use super::client::Client;
+use super::client::{Client, refusal};
 use super::output::Printer;
 use super::{CliError, ids};
 
@@ -47,7 +47,7 @@ pub(super) async fn execute(asked: OpenShell, client: &Client, printer: &mut Pri
     let session = ids::session(asked.session, client).await?;
     open(session, &asked.name, client).await?;
     let lost = |why: String| CliError::Shell { why, session };
-    let socket = connect(session, &asked.name, client).await.map_err(lost)?;
+    let socket = connect(session, &asked.name, client).await?;
     printer.note(&format!("`{}` in {session}; Ctrl-] leaves it", asked.name));
     let raw = Raw::enter().map_err(|error| lost(error.to_string()))?;
     let left = run(socket, printer).await;
@@ -80,23 +80,29 @@ async fn open(session: SessionId, name: &str, client: &Client) -> Result<(), Cli
     Ok(())
 }
 
-async fn connect(session: SessionId, name: &str, client: &Client) -> Result<WebSocketStream<TcpStream>, String> {
-    let host = client.url().host_str().ok_or("the address of the host names none")?;
-    let port = client.url().port_or_known_default().ok_or("the address of the host has no port")?;
-    let address = format!("ws://{host}:{port}/v1/sessions/{session}/terminals/{name}/attach");
-    let mut request = address.into_client_request().map_err(|error| error.to_string())?;
+async fn connect(session: SessionId, name: &str, client: &Client) -> Result<WebSocketStream<TcpStream>, CliError> {
+    let lost = |why: &dyn std::fmt::Display| CliError::Shell { why: why.to_string(), session };
+    let address = client.socket_address(&["sessions", &session.to_string(), "terminals", name, "attach"]);
+    let mut request = address.as_str().into_client_request().map_err(|error| lost(&error))?;
     let token = format!("Bearer {}", client.token().expose());
-    let token = token.parse().map_err(|_| "the token fits no header")?;
+    let token = token.parse().map_err(|_| lost(&"the token fits no header"))?;
     request.headers_mut().insert("authorization", token);
-    let plain = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let host = address.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = address.port_or_known_default().unwrap_or_default();
     let connected = async {
-        let stream = TcpStream::connect((plain.as_str(), port)).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let (socket, _) = tokio_tungstenite::client_async(request, stream).await.map_err(|error| error.to_string())?;
-        Ok(socket)
+        let stream = TcpStream::connect((host, port)).await.map_err(|error| lost(&error))?;
+        stream.set_nodelay(true).map_err(|error| lost(&error))?;
+        match tokio_tungstenite::client_async(request, stream).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(Error::Http(answer)) => {
+                let body = answer.body().as_deref().unwrap_or_default();
+                Err(refusal("open the shell", answer.status(), body))
+            }
+            Err(error) => Err(lost(&error)),
+        }
     };
     let waited = tokio::time::timeout(std::time::Duration::from_secs(15), connected).await;
-    waited.unwrap_or_else(|_| Err("the host did not answer in time".to_owned()))
+    waited.unwrap_or_else(|_| Err(lost(&"the host did not answer in time")))
 }
 
 /// How a shell was left.
@@ -188,5 +194,24 @@ impl Drop for Raw {
     fn drop(&mut self) {
         // Where this fails there is no terminal any more.
         let _ = disable_raw_mode();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ApiToken;
+    use crate::api::tests::fake::{SESSION, TOKEN, TestHost};
+
+    #[tokio::test]
+    async fn what_the_host_says_against_a_shell_reaches_the_person() {
+        let host = TestHost::new();
+        let (address, _) = host.listen("127.0.0.1:0").await;
+        let client = Client::at(&format!("http://{address}"), ApiToken::parse(TOKEN).unwrap()).unwrap();
+        let refused = connect(SESSION.parse().unwrap(), "main", &client).await.err();
+        assert!(
+            matches!(&refused, Some(CliError::Api(error)) if error.message == "there is no sandbox that runs"),
+            "{refused:?}"
+        );
     }
 }

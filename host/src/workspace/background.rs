@@ -1,15 +1,16 @@
 //! Commands that go on in the background of a sandbox, with the last of what they write.
 //!
 //! The guest keeps the table: commands, their output and their ends outlive this host, and a restarted one asks again.
-//! Nobody follows such a command, so nothing holds it up; its output is read in pieces. Names are the host's and unique among
-//! the commands that the guest remembers.
+//! Nobody follows such a command, so nothing holds it up, and any number may ask about its end; its output is read in pieces.
+//! Names are the host's and unique among the commands that the guest remembers. One that was stopped makes room for the next
+//! of its name. One that ended by itself does not: who starts it again may not know that it did.
 
 use std::time::Duration;
 
 use ostler_protocol::event::Person;
 use ostler_sandbox::client::{GuestError, Piece};
 use ostler_sandbox::wire::FailureKind;
-use ostler_sandbox::wire::guest::{Call, Exec, Listed, MAX_LABEL, Overflow, Stdio, WORKSPACE};
+use ostler_sandbox::wire::guest::{Call, Exec, ExitCause, Listed, MAX_LABEL, Overflow, Stdio, WORKSPACE};
 
 use super::Workspace;
 use super::hands::environment;
@@ -24,6 +25,9 @@ const TAIL: u64 = 256 * 1024;
 const STOP_GRACE: Duration = Duration::from_secs(2);
 const STOP_TIME: Duration = Duration::from_secs(10);
 
+/// Pause between two looks at a command that is to end.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// A command in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Background {
@@ -37,17 +41,25 @@ pub struct Background {
     pub row: Call,
 }
 
+impl Background {
+    /// Whether another may be started with its name: it was stopped.
+    #[must_use]
+    pub fn makes_room(&self) -> bool {
+        makes_room(&self.row)
+    }
+}
+
 /// What became of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begun {
     /// It runs.
     Now,
-    /// One of that name is there already, running or ended.
+    /// One of that name is there already: it runs, or has ended by itself.
     Before,
 }
 
 impl Workspace {
-    /// Starts a command in the background, with bash.
+    /// Starts a command in the background, with bash, in the place of one of its name that was stopped.
     pub async fn start_background(&self, name: &str, command: &str, author: &Person) -> Result<Begun, GuestError> {
         let exec = Exec {
             call: call(name),
@@ -60,10 +72,16 @@ impl Workspace {
             stdio: Stdio::Merged,
             label: label(command),
         };
-        match self.guest.exec(exec).await {
+        let mut begun = self.guest.exec(exec.clone()).await;
+        if exists(&begun) && makes_room(&self.guest.status(&exec.call).await?) {
+            // Refused where somebody else was faster, who has the name then.
+            let _ = self.guest.forget(&exec.call).await;
+            begun = self.guest.exec(exec).await;
+        }
+        match begun {
+            _ if exists(&begun) => Ok(Begun::Before),
             // Nobody follows: the stream is let go at once.
             Ok(_) => Ok(Begun::Now),
-            Err(GuestError::Refused { failure, .. }) if failure.kind == FailureKind::Exists => Ok(Begun::Before),
             Err(error) => Err(error),
         }
     }
@@ -86,16 +104,32 @@ impl Workspace {
     /// Ends a command with everything that it started, and waits until it has ended. One that has ended is no error.
     pub async fn stop_background(&self, name: &str) -> Result<Call, GuestError> {
         let call = call(name);
-        let row = self.guest.status(&call).await?;
-        let (_, mut ended) = self.guest.attach(&call, row.output).await?.split();
         self.guest.stop(&call, STOP_GRACE).await?;
-        let late = |_| GuestError::Deadline { what: "end a command", after: STOP_TIME };
-        tokio::time::timeout(STOP_TIME, ended.exit()).await.map_err(late)?
+        // Asked for rather than followed: only one can follow a command, and several may end it at a time.
+        let ended = async {
+            loop {
+                let row = self.guest.status(&call).await?;
+                if row.exit.is_some() {
+                    return Ok(row);
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let late = GuestError::Deadline { what: "end a command", after: STOP_TIME };
+        tokio::time::timeout(STOP_TIME, ended).await.unwrap_or(Err(late))
     }
 }
 
 fn call(name: &str) -> String {
     format!("{PREFIX}{name}")
+}
+
+fn exists<T>(begun: &Result<T, GuestError>) -> bool {
+    matches!(begun, Err(GuestError::Refused { failure, .. }) if failure.kind == FailureKind::Exists)
+}
+
+fn makes_room(row: &Call) -> bool {
+    row.exit.is_some_and(|exit| exit.cause == ExitCause::Stopped)
 }
 
 fn background(listed: Listed) -> Option<Background> {

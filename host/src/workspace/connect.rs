@@ -5,12 +5,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as BlockingStream};
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ostler_sandbox::client::{Launcher, LauncherClientError};
 use ostler_sandbox::wire::launcher::Family;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Mutex;
 
 use super::Workspace;
 
@@ -57,13 +57,12 @@ impl Sockets {
 
     /// A socket for IPv4, one of those that are ready where there is one.
     async fn take(&self) -> Result<OwnedFd, ConnectError> {
-        if let Some(socket) = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            return Ok(socket);
+        // Held while more are made, so that whoever comes meanwhile takes one of those and no more are kept than a batch.
+        let mut ready = self.ready.lock().await;
+        if ready.is_empty() {
+            *ready = self.launcher.mint(&self.sandbox, Family::V4, BATCH).await.map_err(ConnectError::Mint)?;
         }
-        let mut made = self.launcher.mint(&self.sandbox, Family::V4, BATCH).await.map_err(ConnectError::Mint)?;
-        let taken = made.pop();
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).append(&mut made);
-        taken.ok_or_else(|| self.none())
+        ready.pop().ok_or_else(|| self.none())
     }
 
     /// A socket for IPv6; rarely needed, so none is kept.

@@ -168,7 +168,7 @@ impl Hands for TurnHands {
     }
 
     async fn stop(&self, name: &str) -> Result<Option<i32>, HandsError> {
-        let row = self.workspace.stop_background(name).await.map_err(hands_error)?;
+        let row = self.workspace.stop_background(name).await.map_err(stop_error)?;
         Ok(row.exit.map(|exit| exit.status))
     }
 
@@ -206,6 +206,14 @@ pub(super) fn hands_error(error: GuestError) -> HandsError {
     }
 }
 
+/// A command that does not end in time says nothing about the sandbox, and a stop can be repeated.
+fn stop_error(error: GuestError) -> HandsError {
+    match &error {
+        GuestError::Deadline { .. } => HandsError::Refused(super::chain(&error)),
+        _ => hands_error(error),
+    }
+}
+
 /// The whole environment of a command. The identity stands here, above every configuration file that the image or the
 /// agent may hold.
 pub(super) fn environment(author: &Person) -> Vec<(String, String)> {
@@ -240,5 +248,13 @@ mod tests {
         let error = hands_error(GuestError::Link(LinkLost::Violation(why)));
         let HandsError::Gone(words) = error else { panic!("{error:?}") };
         assert_eq!(words, format!("the link to the guest is lost: the guest broke the protocol: {why}"));
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_in_time_does_not_cost_the_sandbox() {
+        let late = || GuestError::Deadline { what: "end a command", after: Duration::from_secs(10) };
+        assert!(matches!(stop_error(late()), HandsError::Refused(_)));
+        assert!(matches!(hands_error(late()), HandsError::Gone(_)));
+        assert!(matches!(stop_error(GuestError::Link(LinkLost::Closed)), HandsError::Gone(_)));
     }
 }

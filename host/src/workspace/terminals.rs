@@ -114,8 +114,8 @@ impl Workspace {
     /// Ends a terminal with everything in it, waits for its end and forgets it.
     pub async fn close_terminal(&self, name: &str) -> Result<Terminal, GuestError> {
         let call = call(name);
-        let missing = self.guest.status(&call).await?;
-        if missing.exit.is_none() {
+        let row = self.guest.status(&call).await?;
+        if row.exit.is_none() {
             let ended = async {
                 let mut look = self.terminals.view(&self.guest, name).await?;
                 self.guest.stop(&call, STOP_GRACE).await?;
@@ -166,15 +166,9 @@ impl Terminals {
         drop(open);
         let (reading, writing) = UnixStream::into_split(stream);
         tokio::spawn(write(writing, input));
-        tokio::spawn(read(reading, name.to_owned(), Shared::quiet(shared), Arc::clone(&self.shared)));
+        tokio::spawn(read(reading, name.to_owned(), shared, Arc::clone(&self.shared)));
         Ok(view)
     }
-}
-
-/// What the reader holds: no way to type, so that the writer ends with the viewers.
-struct Quiet {
-    scrollback: Arc<std::sync::Mutex<VecDeque<u8>>>,
-    output: broadcast::Sender<Bytes>,
 }
 
 impl Shared {
@@ -186,12 +180,6 @@ impl Shared {
         TerminalView { scrollback: Bytes::from([front, back].concat()), output, typed: self.typed.clone() }
     }
 
-    fn quiet(shared: Self) -> Quiet {
-        Quiet { scrollback: shared.scrollback, output: shared.output }
-    }
-}
-
-impl Quiet {
     fn show(&self, bytes: &[u8]) {
         let mut kept = self.scrollback.lock().unwrap_or_else(PoisonError::into_inner);
         kept.extend(bytes);
@@ -203,7 +191,7 @@ impl Quiet {
 }
 
 /// Passes on what is shown, until the terminal ends or nobody looks any more.
-async fn read(mut from: OwnedReadHalf, name: String, to: Quiet, open: Arc<Mutex<HashMap<String, Shared>>>) {
+async fn read(mut from: OwnedReadHalf, name: String, to: Shared, open: Arc<Mutex<HashMap<String, Shared>>>) {
     let mut piece = vec![0; 16 * 1024];
     loop {
         let count = from.read(&mut piece).await.unwrap_or(0);
@@ -216,9 +204,7 @@ async fn read(mut from: OwnedReadHalf, name: String, to: Quiet, open: Arc<Mutex<
         // Under the lock, so that nobody begins to look just now.
         let mut open = open.lock().await;
         if count == 0 || to.output.receiver_count() == 0 {
-            if open.get(&name).is_some_and(|shared| shared.output.same_channel(&to.output)) {
-                open.remove(&name);
-            }
+            open.remove(&name);
             return;
         }
     }

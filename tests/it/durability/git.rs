@@ -5,11 +5,10 @@ use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
-use std::process::Output;
 
 use anyhow::{Context, Result};
 use ostler_tests::client::PATIENCE;
-use ostler_tests::repository::git;
+use ostler_tests::repository::{git, git_client};
 use ostler_tests::script::{END, script};
 use ostler_tests::{Host, HostOptions, Repository};
 
@@ -88,18 +87,9 @@ fn leave_lock(host: &Host) -> Result<PathBuf> {
     Ok(lock)
 }
 
-async fn push(host: &Host, repository: &Repository) -> Result<Output> {
-    let url = format!("{}/git/demo.git", host.client.url);
-    let header = format!("http.extraHeader=Authorization: Bearer {}", host.client.token);
-    let folder = repository.folder.path().to_owned();
-    let mut command = std::process::Command::new("git");
-    command.arg("-C").arg(folder).args(["-c", &header, "push", &url, "main:topic"]);
-    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_TERMINAL_PROMPT", "0");
-    Ok(tokio::task::spawn_blocking(move || command.output()).await??)
-}
-
 async fn assert_next_push_works(host: &Host, repository: &Repository, head: &str) -> Result<()> {
-    let pushed = push(host, repository).await?;
+    let folder = repository.folder.path();
+    let pushed = git_client(&host.client, folder, &repository.name, &["push", "URL", "main:topic"]).await?;
     assert!(pushed.status.success(), "{}\n{}", String::from_utf8_lossy(&pushed.stderr), host.log());
     assert_eq!(git(&bare(host), &["rev-parse", "topic"])?.trim(), head);
     git(&bare(host), &["fsck", "--strict"])?;
@@ -144,10 +134,8 @@ async fn a_reader_that_is_killed_is_made_anew_at_its_next_use() -> Result<()> {
     let (host, ..) = world().await?;
     let session = || host.client.create_session("demo");
     session().await?;
-    for pid in descendants(launcher_pid(&host)?)? {
-        if running(&host, "ostler-guest")?.contains(&pid) {
-            kill_process(pid)?;
-        }
+    for pid in running(&host, "ostler-guest")? {
+        kill_process(pid)?;
     }
     assert_eq!(running(&host, "ostler-guest")?, Vec::<u32>::new());
     session().await?;

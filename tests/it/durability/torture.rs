@@ -1,6 +1,7 @@
 //! The short form of `cargo xtask torture sandbox`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,13 +10,13 @@ use ostler_tests::torture::{Creates, Leftovers, Soak, creates, leftovers, soak};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_sandboxes_are_made_beside_a_busy_host_and_nothing_is_left() -> Result<()> {
-    let runtime = Runtime::prepare()?;
+    let runtime = Arc::new(Runtime::prepare()?);
     let before = Leftovers::of(&runtime)?;
     let (launcher, _) = runtime.connect(1).await?;
     let pid = runtime.launcher_pid().context("the launcher runs")?;
     let open = leftovers::descriptors(pid)?;
 
-    creates(&launcher, &runtime.image, Creates { count: 500, concurrency: 16, busy_threads: 8 }).await?;
+    creates(&runtime, &launcher, Creates { count: 500, concurrency: 16, busy_threads: 8 }).await?;
 
     leftovers::ensure_descriptors(pid, open).await?;
     runtime.shut_down(launcher).await?;

@@ -81,6 +81,19 @@ async fn people_start_commands_in_the_background_follow_and_end_them() -> Result
 }
 
 #[tokio::test]
+async fn a_command_is_ended_by_several_at_a_time_and_each_hears_how() -> Result<()> {
+    let (host, session) = running().await?;
+    // It takes the whole time of grace to end, so that the others come in between.
+    start(&host, session, "web", "trap '' TERM; echo ready; while :; do sleep 0.01; done").await?;
+    wait_for_words(&host, session, "web", "ready").await?;
+    let path = format!("/v1/sessions/{session}/processes/web/stop");
+    let stop = || ask::<ProcessView>(&host, Method::POST, &path, None);
+    let (first, second, third) = tokio::try_join!(stop(), stop(), stop())?;
+    assert_eq!([first, second, third].map(|ended| ended.exit_status), [Some(137); 3]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_command_in_the_background_outlives_its_host_with_what_it_wrote() -> Result<()> {
     let (mut host, session) = running().await?;
     start(&host, session, "web", "echo before; until [ -e /tmp/go ]; do sleep 0.01; done; echo after; sleep 1000")

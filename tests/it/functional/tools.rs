@@ -95,7 +95,13 @@ async fn a_command_in_the_background_goes_on_after_its_turn_and_can_be_read_and_
             "expect = [{{ call = 0, outcome = \"done\", pattern = \"running; bytes 0 to 11 of 11.\\nbegun\\nseen\" }}]\n{}",
             call("shell_stop", "{ name = \"web\" }")
         ),
-        &format!("expect = [{{ call = 0, outcome = \"done\", pattern = \"has ended with status 143\" }}]\n{END}"),
+        // The name of one that was stopped is free.
+        &format!(
+            "expect = [{{ call = 0, outcome = \"done\", pattern = \"has ended with status 143\" }}]\n{}",
+            call("shell", "{ command = \"exec sleep 1001\", background = true, name = \"web\" }")
+        ),
+        &call("shell_output", "{}"),
+        &format!("expect = [{{ call = 0, outcome = \"done\", pattern = \"^web +running +exec sleep 1001$\" }}]\n{END}"),
     ]);
     let (host, session) = Host::with_session(turns).await?;
     for _ in 0..2 {
@@ -113,6 +119,6 @@ async fn a_command_in_the_background_goes_on_after_its_turn_and_can_be_read_and_
             _ => None,
         })
         .collect();
-    assert_eq!(ended.len(), 5);
+    assert_eq!(ended.len(), 7);
     Ok(())
 }

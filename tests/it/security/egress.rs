@@ -9,9 +9,9 @@ use axum::response::Redirect;
 use axum::routing::get;
 use ostler_protocol::event::{EgressProtocol, EgressVerdict};
 use ostler_protocol::{Event, EventBody};
-use ostler_tests::script::{END, script, shell};
+use ostler_tests::client::tool_outputs;
 use ostler_tests::tls_server::TlsServer;
-use ostler_tests::{Host, HostOptions, Repository};
+use ostler_tests::{Host, HostOptions, Repository, script};
 
 /// A server of plain HTTP on loopback.
 async fn web() -> Result<SocketAddr> {
@@ -26,19 +26,13 @@ async fn web() -> Result<SocketAddr> {
 
 /// Runs commands in one sandbox of a host with this configuration; returns the log and their outputs.
 async fn run(config: String, commands: &[&str]) -> Result<(Host, Vec<Event>, Vec<String>)> {
-    let mut turns: Vec<String> = commands.iter().map(|command| shell(command)).collect();
-    turns.push(END.into());
-    let turns: Vec<&str> = turns.iter().map(String::as_str).collect();
-    let host = Host::start(HostOptions { script: script(&turns), config, ..HostOptions::default() }).await?;
+    let host =
+        Host::start(HostOptions { script: script::commands(commands), config, ..HostOptions::default() }).await?;
     Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
     let session = host.client.create_session("demo").await?.id;
     host.client.prompt(session, "go").await?;
     let events = host.client.wait_until_idle(session).await?;
-    let outputs = events.iter().filter_map(|event| match &event.body {
-        EventBody::ToolFinished { output, .. } => Some(output.clone()),
-        _ => None,
-    });
-    let outputs = outputs.collect();
+    let outputs = tool_outputs(&events);
     Ok((host, events, outputs))
 }
 

@@ -1,29 +1,18 @@
 //! What is in a repository gets nowhere: not by what it holds, not by what somebody who had taken git over left in it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use anyhow::Result;
-use ostler_tests::repository::git;
+use ostler_tests::repository::{git, git_client};
 use ostler_tests::script::{END, script};
 use ostler_tests::{Host, HostOptions, Repository};
 
 /// A path of the host's data folder in this process's view.
 fn forge(host: &Host, path: &str) -> PathBuf {
     host.data().join("repositories").join(path)
-}
-
-/// A client of the host's repository `name`.
-async fn client(host: &Host, folder: &Path, name: &str, words: &[&str]) -> Result<Output> {
-    let url = format!("{}/git/{name}.git", host.client.url);
-    let header = format!("http.extraHeader=Authorization: Bearer {}", host.client.token);
-    let mut command = std::process::Command::new("git");
-    command.arg("-C").arg(folder).args(["-c", &header]).args(words.iter().map(|word| word.replace("URL", &url)));
-    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_TERMINAL_PROMPT", "0");
-    Ok(tokio::task::spawn_blocking(move || command.output()).await??)
 }
 
 /// Gives a tree to the owner of the forge.
@@ -35,6 +24,15 @@ fn give_away(host: &Host, tree: &Path) -> Result<()> {
             give_away(host, &entry?.path())?;
         }
     }
+    Ok(())
+}
+
+/// Commits a new file.
+fn commit(repository: &Repository, file: &str) -> Result<()> {
+    let folder = repository.folder.path();
+    fs::write(folder.join(file), "more")?;
+    git(folder, &["add", "--all"])?;
+    git(folder, &["commit", "--quiet", "--message", "more"])?;
     Ok(())
 }
 
@@ -66,13 +64,11 @@ async fn hooks_and_settings_in_a_repository_run_nothing() -> Result<()> {
                     [diff]\n\texternal = /repository/program\n[gc]\n\tauto = 1\n\trecentObjectsHook = /repository/program\n";
     fs::write(bare.join("config"), settings)?;
     give_away(&host, &bare)?;
-    fs::write(demo.folder.path().join("b"), "more")?;
-    git(demo.folder.path(), &["add", "--all"])?;
-    git(demo.folder.path(), &["commit", "--quiet", "--message", "more"])?;
-    let pushed = client(&host, demo.folder.path(), "demo", &["push", "URL", "main"]).await?;
+    commit(&demo, "b")?;
+    let pushed = git_client(&host.client, demo.folder.path(), "demo", &["push", "URL", "main"]).await?;
     assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
     let folder = tempfile::tempdir()?;
-    let cloned = client(&host, folder.path(), "demo", &["clone", "URL", "copy"]).await?;
+    let cloned = git_client(&host.client, folder.path(), "demo", &["clone", "URL", "copy"]).await?;
     assert!(cloned.status.success() && folder.path().join("copy/b").exists(), "{cloned:?}");
     host.client.create_session("demo").await?;
     let names: Vec<_> =
@@ -104,7 +100,7 @@ async fn no_repository_borrows_the_objects_of_another() -> Result<()> {
         assert_eq!(git(&bare, &["cat-file", "-t", &secret])?.trim(), "commit", "{way}");
         let folder = tempfile::tempdir()?;
         git(folder.path(), &["init", "--quiet"])?;
-        let fetched = client(&host, folder.path(), "demo", &["fetch", "URL", "stolen"]).await?;
+        let fetched = git_client(&host.client, folder.path(), "demo", &["fetch", "URL", "stolen"]).await?;
         assert!(!fetched.status.success(), "{way}: {fetched:?}");
         assert!(git(folder.path(), &["cat-file", "-t", &secret]).is_err(), "{way}");
     }
@@ -128,25 +124,27 @@ async fn a_head_that_became_a_link_or_a_fifo_is_not_followed_nor_waited_for() ->
     Ok(())
 }
 
-/// While a push comes in, every git of the host is below the launcher, in namespaces and with uids that are nobody's.
+/// While repositories are cloned and pushes come in, every git of the host is below the launcher, in namespaces and with uids that are nobody's.
 #[tokio::test]
 async fn no_git_of_the_forge_runs_outside_of_a_sandbox() -> Result<()> {
-    let (host, ..) = world().await?;
+    let (host, demo, ..) = world().await?;
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (stopped, data) = (std::sync::Arc::clone(&stop), host.data());
     let watcher = std::thread::spawn(move || {
-        let mut seen = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            for (pid, uid) in forge_gits(&data) {
-                seen.insert(pid, uid);
-            }
+            seen.extend(forge_gits(&data));
         }
         seen
     });
     let folder = tempfile::tempdir()?;
     for number in 0..8 {
-        let cloned = client(&host, folder.path(), "demo", &["clone", "URL", &number.to_string()]).await?;
+        let name = number.to_string();
+        let cloned = git_client(&host.client, folder.path(), "demo", &["clone", "URL", &name]).await?;
         assert!(cloned.status.success(), "{cloned:?}");
+        commit(&demo, &name)?;
+        let pushed = git_client(&host.client, demo.folder.path(), "demo", &["push", "URL", "main"]).await?;
+        assert!(pushed.status.success(), "{pushed:?}");
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let seen = watcher.join().map_err(|_| anyhow::anyhow!("the watcher failed"))?;

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use ostler_protocol::EventBody;
 use ostler_protocol::event::EgressVerdict;
+use ostler_tests::client::tool_outputs;
 use ostler_tests::repository::git;
-use ostler_tests::script::{END, script, shell};
+use ostler_tests::script::{self, END};
 use ostler_tests::{Host, HostOptions, Repository};
 
 /// Runs commands in one sandbox and returns their outputs.
@@ -17,26 +18,19 @@ async fn outputs(commands: &[&str]) -> Result<(Host, Vec<String>)> {
 
 /// The same, with the session's log.
 async fn run(commands: &[&str]) -> Result<(Host, Vec<ostler_protocol::Event>, Vec<String>)> {
-    let mut turns: Vec<String> = commands.iter().map(|command| shell(command)).collect();
-    turns.push(END.into());
-    let turns: Vec<&str> = turns.iter().map(String::as_str).collect();
-    let host = Host::start(HostOptions { script: script(&turns), ..HostOptions::default() }).await?;
+    let host = Host::start(HostOptions { script: script::commands(commands), ..HostOptions::default() }).await?;
     Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
     Repository::with("other", &[("secret", "s")])?.push_to(&host.client).await?;
     let session = host.client.create_session("demo").await?.id;
     host.client.prompt(session, "go").await?;
     let events = host.client.wait_until_idle(session).await?;
-    let outputs = events.iter().filter_map(|event| match &event.body {
-        EventBody::ToolFinished { output, .. } => Some(output.clone()),
-        _ => None,
-    });
-    let outputs = outputs.collect();
+    let outputs = tool_outputs(&events);
     Ok((host, events, outputs))
 }
 
 #[tokio::test]
 async fn the_host_itself_has_no_privileges_and_cannot_get_any() -> Result<()> {
-    let host = Host::start(HostOptions { script: script(&[END]), ..HostOptions::default() }).await?;
+    let host = Host::start(HostOptions { script: script::script(&[END]), ..HostOptions::default() }).await?;
     let pid = host.pid()?;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let status = std::fs::read_to_string(task?.path().join("status"))?;

@@ -9,7 +9,8 @@ use ostler_sandbox::client::{Deadlines, Guest, Launcher};
 use ostler_sandbox::wire::launcher::Files;
 use tokio::io::AsyncReadExt;
 
-use crate::runtime::{DEADLINE, LIMITS, command, new_id};
+use super::leftovers::note_group;
+use crate::runtime::{DEADLINE, LIMITS, Runtime, command, new_id};
 
 /// How many and how.
 #[derive(Clone, Copy, Debug)]
@@ -31,22 +32,23 @@ pub struct Created {
     pub took: Duration,
 }
 
-/// Makes them all. The first failure, or the first step that takes longer than [`DEADLINE`], ends it.
+/// Makes them all, through a launcher of the runtime. The first failure, or the first step that takes longer than
+/// [`DEADLINE`], ends it.
 ///
 /// # Errors
 /// Names the step and the sandbox.
-pub async fn creates(launcher: &Launcher, image: &str, plan: Creates) -> Result<Created> {
+pub async fn creates(runtime: &Arc<Runtime>, launcher: &Launcher, plan: Creates) -> Result<Created> {
     let began = Instant::now();
     let busy = Busy::start(plan.busy_threads);
     let started = Arc::new(AtomicUsize::new(0));
     let workers: Vec<_> = (0..plan.concurrency)
         .map(|_| {
-            let (launcher, image, started) = (launcher.clone(), image.to_owned(), Arc::clone(&started));
+            let (runtime, launcher, started) = (Arc::clone(runtime), launcher.clone(), Arc::clone(&started));
             tokio::spawn(async move {
                 let mut ready = Vec::new();
                 while started.fetch_add(1, Ordering::Relaxed) < plan.count {
                     let id = new_id();
-                    let step = tokio::time::timeout(DEADLINE * 2, one(&launcher, &image, &id)).await;
+                    let step = tokio::time::timeout(DEADLINE * 2, one(&runtime, &launcher, &id)).await;
                     ready.push(step.with_context(|| format!("sandbox {id} hangs"))??);
                 }
                 Ok::<_, anyhow::Error>(ready)
@@ -64,12 +66,15 @@ pub async fn creates(launcher: &Launcher, image: &str, plan: Creates) -> Result<
 }
 
 /// Makes, uses and removes one.
-async fn one(launcher: &Launcher, image: &str, id: &str) -> Result<Duration> {
+async fn one(runtime: &Runtime, launcher: &Launcher, id: &str) -> Result<Duration> {
     let began = Instant::now();
-    let started = launcher.create(id, image, LIMITS, DEADLINE).await.with_context(|| format!("create {id}"))?;
+    let started =
+        launcher.create(id, &runtime.image, LIMITS, DEADLINE).await.with_context(|| format!("create {id}"))?;
+    let first = started.info.pid;
     let guest =
         Guest::connect(started.control, 1, Deadlines::default()).await.with_context(|| format!("greet {id}"))?;
     let ready = began.elapsed();
+    note_group(runtime, first, id)?;
     let mut running =
         guest.exec(command("only", &["/bin/echo", "hello"])).await.with_context(|| format!("exec in {id}"))?;
     let mut said = String::new();

@@ -16,8 +16,8 @@ pub struct Leftovers {
     pub processes: Vec<String>,
     /// Mounts of anybody that name its folder.
     pub mounts: BTreeSet<String>,
-    /// Control groups of its sandboxes.
-    pub groups: Vec<PathBuf>,
+    /// Control groups of its sandboxes; `None` where none was noted by which they are found.
+    pub groups: Option<Vec<PathBuf>>,
     /// Files of sandboxes in the store.
     pub sandboxes: Vec<String>,
     /// Names in the store's other folders.
@@ -25,7 +25,7 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// Looks. `sandboxes` are the ids of all that were made, by which control groups are found.
+    /// Looks. Control groups are found by what [`note_group`] wrote.
     ///
     /// # Errors
     /// When `/proc` or the store cannot be read.
@@ -66,14 +66,15 @@ impl Leftovers {
         Ok(found)
     }
 
-    /// Fails where more is there than `before`.
+    /// Fails where more is there than `before`, after sandboxes were made.
     ///
     /// # Errors
-    /// Names what is left.
+    /// Names what is left, or what could not be looked for.
     pub fn ensure_nothing_since(&self, before: &Self) -> Result<()> {
         ensure!(self.processes.is_empty(), "processes are left: {:#?}", self.processes);
         ensure!(self.mounts.is_subset(&before.mounts), "mounts are left: {:#?}", self.mounts);
-        ensure!(self.groups.is_empty(), "control groups are left: {:#?}", self.groups);
+        let groups = self.groups.as_ref().context("no sandbox's control group was noted")?;
+        ensure!(groups.is_empty(), "control groups are left: {groups:#?}");
         ensure!(self.sandboxes.is_empty(), "files of sandboxes are left: {:?}", self.sandboxes);
         let (new, gone) = (self.store.difference(&before.store), before.store.difference(&self.store));
         let changed: Vec<_> = new.chain(gone).collect();
@@ -106,9 +107,10 @@ pub async fn ensure_descriptors(pid: u32, before: usize) -> Result<()> {
     }
 }
 
-/// Every control group below the parent that a launcher of this folder makes, in any hierarchy.
-fn groups(runtime: &Runtime) -> Result<Vec<PathBuf>> {
-    let Ok(noted) = fs::read_to_string(runtime.folder().join("group")) else { return Ok(Vec::new()) };
+/// Every control group below the parent that a launcher of this folder makes, in any hierarchy; `None` where that is not
+/// known.
+fn groups(runtime: &Runtime) -> Result<Option<Vec<PathBuf>>> {
+    let Ok(noted) = fs::read_to_string(runtime.folder().join("group")) else { return Ok(None) };
     let mut found = Vec::new();
     let mut front = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(folder) = front.pop() {
@@ -122,7 +124,7 @@ fn groups(runtime: &Runtime) -> Result<Vec<PathBuf>> {
         }
     }
     found.retain(|path| path.is_dir());
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Takes note of the control group that a sandbox's first process is in, by which the others are found.

@@ -12,7 +12,7 @@ use super::Response;
 /// Most calls in one answer.
 const MAX_CALLS: usize = 128;
 
-/// Largest answer, text and arguments together, in bytes: whoever watches gets it in one frame, with every escape of JSON.
+/// Largest answer, its text and all of its calls together, in bytes: whoever watches gets it in one frame, with every escape of JSON.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// Deepest arguments, in arrays and objects.
@@ -105,6 +105,8 @@ impl Answer {
         if self.calls.len() == MAX_CALLS {
             return Err(Unusable::TooManyCalls);
         }
+        self.count(id)?;
+        self.count(name)?;
         self.calls.push(Call { index, id: id.to_owned(), name: name.to_owned(), arguments: String::new() });
         Ok(())
     }
@@ -198,9 +200,10 @@ mod tests {
     #[test]
     fn an_answer_has_a_largest_size() {
         let mut answer = Answer::default();
-        answer.begin_call(0, "", "shell").unwrap();
-        answer.text(&"x".repeat(MAX_BYTES / 2)).unwrap();
-        answer.arguments(0, &"x".repeat(MAX_BYTES / 2)).unwrap();
+        let quarter = "x".repeat(MAX_BYTES / 4);
+        answer.begin_call(0, &quarter, &quarter).unwrap();
+        answer.text(&quarter).unwrap();
+        answer.arguments(0, &quarter).unwrap();
         assert_eq!(answer.text("x"), Err(Unusable::TooLong));
     }
 

@@ -1,9 +1,10 @@
 //! Tools for commands that go on in the background: starting, showing, ending.
 //!
 //! A command without a name of its own is named after the call that starts it, so that a start which is repeated after a
-//! crash finds the command that is there and starts no second one.
+//! crash finds the command that is there and starts no second one. One with a name finds it by its command line too.
 
 use ostler_protocol::CallId;
+use ostler_protocol::processes::{MAX_PROCESS_NAME, is_process_name};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -11,9 +12,6 @@ use super::{Hands, ToolError, ToolOutput, arguments};
 
 /// Bytes of output that are shown at once.
 const SHOWN: u32 = 16 * 1024;
-
-/// Longest name, in characters.
-const MAX_NAME: usize = 32;
 
 /// Characters of the call's identifier that name a command.
 const SHORT: usize = 6;
@@ -31,8 +29,7 @@ pub(super) async fn start(
     });
     check(&name)?;
     if !hands.start(&name, command).await? && named {
-        let words = format!("a background command named `{name}` is there already; choose another name");
-        return Err(ToolError::Impossible(words));
+        check_repeated(hands, &name, command).await?;
     }
     Ok(ToolOutput::done(format!(
         "started in the background as `{name}`; `shell_output` shows what it writes, `shell_stop` ends it"
@@ -40,12 +37,23 @@ pub(super) async fn start(
 }
 
 fn check(name: &str) -> Result<(), ToolError> {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(fits) {
-        let words = format!("`name` is `{name}`, it must be 1 to {MAX_NAME} lowercase letters, digits and hyphens");
-        return Err(ToolError::Arguments(words));
+    if is_process_name(name) {
+        return Ok(());
     }
-    Ok(())
+    let words = format!("`name` is `{name}`, it must be 1 to {MAX_PROCESS_NAME} lowercase letters, digits and hyphens");
+    Err(ToolError::Arguments(words))
+}
+
+/// Fails where the command that has the name is another one, or runs no more.
+async fn check_repeated(hands: &dyn Hands, name: &str, command: &str) -> Result<(), ToolError> {
+    let found = hands.background().await?.into_iter().find(|found| found.name == name);
+    let how = match found.map(|found| (found.exit_status, command.starts_with(&found.command))) {
+        Some((None, true)) => return Ok(()),
+        Some((Some(status), _)) => format!(" and has ended with status {status}"),
+        Some((None, false)) | None => String::new(),
+    };
+    let words = format!("a background command named `{name}` is there already{how}; choose another name");
+    Err(ToolError::Impossible(words))
 }
 
 #[derive(Deserialize)]

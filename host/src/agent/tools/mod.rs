@@ -115,7 +115,7 @@ pub struct BackgroundOutput {
 pub trait Hands: Send + Sync {
     /// Runs a command to its end.
     async fn run(&self, command: Command) -> Result<ToolOutput, HandsError>;
-    /// Starts a command line that goes on in the background. `false` where one of that name is there already.
+    /// Starts a command line that goes on in the background. `false` where one of that name is there that was not stopped.
     async fn start(&self, name: &str, command: &str) -> Result<bool, HandsError>;
     /// The commands in the background, ended ones too.
     async fn background(&self) -> Result<Vec<BackgroundView>, HandsError>;

@@ -5,11 +5,17 @@ use std::sync::Mutex;
 
 use super::*;
 
+/// How a command ends that is stopped.
+const STOPPED: i32 = 143;
+
+/// Characters of a command line that are kept.
+const LABEL: usize = 24;
+
 #[derive(Default)]
 struct Memory {
     files: Mutex<BTreeMap<String, String>>,
     ran: Mutex<Vec<Command>>,
-    started: Mutex<BTreeMap<String, String>>,
+    started: Mutex<BTreeMap<String, BackgroundView>>,
 }
 
 impl Memory {
@@ -33,16 +39,17 @@ impl Hands for Memory {
 
     async fn start(&self, name: &str, command: &str) -> Result<bool, HandsError> {
         let mut started = self.started.lock().unwrap();
-        Ok(started.insert(name.to_owned(), command.to_owned()).is_none())
+        if started.get(name).is_some_and(|found| found.exit_status != Some(STOPPED)) {
+            return Ok(false);
+        }
+        let exit_status = command.starts_with("exit").then_some(3);
+        let kept = command.chars().take(LABEL).collect();
+        started.insert(name.to_owned(), BackgroundView { name: name.to_owned(), command: kept, exit_status });
+        Ok(true)
     }
 
     async fn background(&self) -> Result<Vec<BackgroundView>, HandsError> {
-        let view = |(name, command): (&String, &String)| BackgroundView {
-            name: name.clone(),
-            command: command.clone(),
-            exit_status: command.starts_with("exit").then_some(3),
-        };
-        Ok(self.started.lock().unwrap().iter().map(view).collect())
+        Ok(self.started.lock().unwrap().values().cloned().collect())
     }
 
     async fn background_output(
@@ -60,7 +67,9 @@ impl Hands for Memory {
     }
 
     async fn stop(&self, name: &str) -> Result<Option<i32>, HandsError> {
-        Ok(self.started.lock().unwrap().remove(name).map(|_| 143))
+        let mut started = self.started.lock().unwrap();
+        let found = started.get_mut(name).ok_or_else(|| HandsError::Refused(format!("no call {name}")))?;
+        Ok(Some(*found.exit_status.get_or_insert(STOPPED)))
     }
 
     async fn read(&self, path: &str, _max: u64) -> Result<FileContent, HandsError> {
@@ -160,9 +169,10 @@ async fn a_command_in_the_background_is_started_once_shown_and_ended() {
     let (outcome, text) = call(&memory, "shell", start.clone()).await;
     assert_eq!(outcome, ToolOutcome::Done);
     assert!(text.contains("`web`") && text.contains("shell_output"), "{text}");
-    let (outcome, text) = call(&memory, "shell", start).await;
+    let other = json!({ "command": "npm test", "background": true, "name": "web" });
+    let (outcome, text) = call(&memory, "shell", other.clone()).await;
     assert_eq!(outcome, ToolOutcome::Failed);
-    assert!(text.contains("is there already"), "{text}");
+    assert_eq!(text, "a background command named `web` is there already; choose another name");
     let (_, text) = call(&memory, "shell_output", json!({})).await;
     assert_eq!(text, "web  running  npm start\n");
     let (_, text) = call(&memory, "shell_output", json!({ "name": "web", "offset": 40 })).await;
@@ -173,17 +183,31 @@ async fn a_command_in_the_background_is_started_once_shown_and_ended() {
     let (_, text) = call(&memory, "shell_stop", json!({ "name": "web" })).await;
     assert_eq!(text, "`web` has ended with status 143");
     let (_, text) = call(&memory, "shell_output", json!({})).await;
-    assert_eq!(text, "no command was started in the background");
+    assert_eq!(text, "web  ended (143)  npm start\n");
+    // Its name is free for the next one.
+    let (outcome, _) = call(&memory, "shell", other).await;
+    assert_eq!(outcome, ToolOutcome::Done);
+    let (_, text) = call(&memory, "shell_output", json!({})).await;
+    assert_eq!(text, "web  running  npm test\n");
 }
 
 #[tokio::test]
 async fn a_start_that_is_repeated_after_a_crash_starts_nothing_twice() {
     let memory = Memory::default();
     let id = CallId::generate();
-    let start = json!({ "command": "npm start", "background": true });
-    for _ in 0..2 {
-        let output = run(&memory, id, "shell", &start).await;
-        assert_eq!(output.outcome, ToolOutcome::Done);
+    for start in [
+        json!({ "command": "npm start", "background": true }),
+        json!({ "command": "npm start -- --port 3000 --verbose", "background": true, "name": "web" }),
+    ] {
+        let first = run(&memory, id, "shell", &start).await;
+        assert_eq!(first.outcome, ToolOutcome::Done);
+        assert_eq!(run(&memory, id, "shell", &start).await, first);
     }
-    assert_eq!(memory.started.lock().unwrap().len(), 1);
+    assert_eq!(memory.started.lock().unwrap().len(), 2);
+    // One that has ended may be another one, so who has the name is told.
+    let short = json!({ "command": "exit 3", "background": true, "name": "short" });
+    assert_eq!(run(&memory, id, "shell", &short).await.outcome, ToolOutcome::Done);
+    let (outcome, text) = call(&memory, "shell", short).await;
+    assert_eq!(outcome, ToolOutcome::Failed);
+    assert!(text.contains("is there already and has ended with status 3"), "{text}");
 }

@@ -157,7 +157,15 @@ fn preview_name(headers: &HeaderMap, uri: &Uri) -> Option<String> {
     uri.authority().is_none_or(|target| named(target).as_ref() == Some(&id)).then_some(id)
 }
 
+/// Answers and leaves a line about it. The path is the sandbox's and may hold a key, so it is not in it.
 async fn answer(state: &ApiState, id: &str, request: Request) -> Response {
+    let method = request.method().clone();
+    let response = respond(state, id, request).await;
+    tracing::debug!(preview = id, %method, status = response.status().as_u16(), "a preview was asked");
+    response
+}
+
+async fn respond(state: &ApiState, id: &str, request: Request) -> Response {
     let Some(preview) = state.previews.find(id) else {
         return page(
             StatusCode::NOT_FOUND,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ostler_protocol::event::Person;
 use ostler_protocol::processes::{
     CreateTerminal, MAX_COMMAND, MAX_PIECE, MAX_PROCESS_NAME, MAX_WINDOW, PortList, PortView, ProcessList,
-    ProcessOutput, ProcessView, StartProcess, TerminalList, TerminalView, Window,
+    ProcessOutput, ProcessView, StartProcess, TerminalList, TerminalView, Window, is_process_name,
 };
 use ostler_protocol::{ErrorCode, EventBody, SessionId};
 use ostler_sandbox::client::GuestError;
@@ -58,7 +58,13 @@ impl Sessions {
         let name = named(asked.name, "cmd")?;
         let sandbox = self.sandbox(session).await?;
         let by = self.person(session, asked.author).await?;
-        if sandbox.background().await.map_err(guest_error)?.iter().any(|found| found.name == name) {
+        if sandbox
+            .background()
+            .await
+            .map_err(guest_error)?
+            .iter()
+            .any(|found| found.name == name && !found.makes_room())
+        {
             return Err(taken("background command", &name));
         }
         let (process, command) = (name.clone(), asked.command.clone());
@@ -214,8 +220,7 @@ fn named(asked: Option<String>, kind: &str) -> Result<String, SessionError> {
         let random = ulid::Ulid::generate().to_string().to_ascii_lowercase();
         return Ok(format!("{kind}-{}", &random[random.len().saturating_sub(6)..]));
     };
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if (1..=MAX_PROCESS_NAME).contains(&name.len()) && name.bytes().all(fits) {
+    if is_process_name(&name) {
         return Ok(name);
     }
     let shown: String = name.chars().take(MAX_PROCESS_NAME).flat_map(char::escape_debug).collect();

@@ -15,10 +15,12 @@ pub mod fault;
 pub mod guest_image;
 pub mod launcher;
 pub mod probe;
+pub mod standing;
 pub mod store;
 pub mod terminal;
 
 mod cgroup;
+mod ids;
 mod pair;
 mod process;
 mod step;

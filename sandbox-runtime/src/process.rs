@@ -74,6 +74,24 @@ pub(crate) fn lives(pid: Pid) -> bool {
     stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
 }
 
+/// The processes that live and whose user `is_theirs` says yes to.
+pub(crate) fn owned_by(is_theirs: impl Fn(u32) -> bool) -> Vec<Pid> {
+    let is_owned = |pid: &Pid| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+        let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
+        uid.is_some_and(&is_theirs) && lives(*pid)
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+    pids.filter(is_owned).collect()
+}
+
+/// The children of this process, which has one thread.
+pub(crate) fn children() -> Vec<Pid> {
+    let list = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw)).collect()
+}
+
 /// Gives a fresh child the signal state that a program expects: nothing blocked, `SIGPIPE` not ignored, and
 /// names it. The child dies with its parent.
 pub(crate) fn become_child(name: &std::ffi::CStr) -> Result<(), Errno> {

@@ -1,7 +1,7 @@
 //! Where the host's state lies and who owns it.
 //!
 //! ```text
-//! data/            root 0755
+//! data/            root 0755   all of it the user's own where that is not root
 //!   token          ostler 0600   API token
 //!   sessions/      ostler 0700   a log per session
 //!   index/         ostler 0700   the index over them
@@ -48,7 +48,9 @@ impl Layout {
     /// Makes the folders that are missing and gives them to their owners.
     pub(super) fn make(&self, user: User) -> Result<(), AppError> {
         self.folder(&self.data, 0o755, None)?;
-        self.reachable()?;
+        if super::is_root() {
+            self.reachable()?;
+        }
         for path in [self.sessions(), self.index_folder(), self.blobs(), self.repositories()] {
             self.folder(&path, 0o700, Some(user))?;
         }

@@ -1,7 +1,7 @@
 //! The composition root: makes a host of its parts, in an order in which nothing half-made is left.
 //!
 //! ```text
-//!  check (root, port, script, image) ─► folders ─► lock ─► launcher ─► drop root ─► runtime ─► parts ─► serve
+//!  check (rights, port, script, image) ─► folders ─► lock ─► launcher ─► drop root ─► runtime ─► parts ─► serve
 //!                                                             └── ended again when a later step fails
 //! ```
 
@@ -47,8 +47,7 @@ const LAUNCHER_START: Duration = Duration::from_secs(20);
 /// When something that it needs is missing or a part fails; what it made until then is ended again.
 pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> {
     if !is_root() {
-        let message = "the host needs root: it makes sandboxes (namespaces, mounts, control groups)";
-        return Err(AppError::new(message, "start it as root; everything but its launcher then runs as `ostler`"));
+        can_do_without_root()?;
     }
     privileges::raise_limits();
     let layout = Layout::at(&config.data)?;
@@ -68,7 +67,8 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
     layout.make(user)?;
     let _lock = lock(&layout)?;
     let token = parts::token(&layout, user)?;
-    let start = Start { listener, image: image.as_str().to_owned(), models, plugins, token };
+    let start =
+        Start { standing: privileges::standing(), listener, image: image.as_str().to_owned(), models, plugins, token };
     let certificates = certificates::find(config.certificates.as_deref())?;
     let spawned = start_launcher(&layout, user, certificates)?;
     let outcome = run(config, &layout, user, start, ready);
@@ -78,6 +78,14 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
         let _ = child.try_wait();
     }
     outcome
+}
+
+/// An ordinary user's host needs user namespaces and ids.
+fn can_do_without_root() -> Result<(), AppError> {
+    ostler_sandbox::standing::can_enter().map(drop).map_err(|error| {
+        let hint = "`ostler doctor` looks at everything that is needed; as root the host starts without this";
+        AppError::new(format!("sandboxes cannot be made without root: {error}"), hint).code(ErrorCode::SandboxFailed)
+    })
 }
 
 fn run(
@@ -154,8 +162,8 @@ fn start_launcher(layout: &Layout, user: User, certificates: Option<PathBuf>) ->
         AppError::new(message, hint).code(ErrorCode::SandboxFailed)
     };
     let mut config = LauncherConfig::new(layout.store(), layout.launcher_state(), layout.launcher_socket());
-    config.host_uid = user.uid;
-    config.host_gid = user.gid;
+    // In the namespace of an ordinary user's launcher that user is root.
+    (config.host_uid, config.host_gid) = if is_root() { (user.uid, user.gid) } else { (0, 0) };
     config.certificates = certificates;
     config.forge = Some(layout.repositories());
     let argument = config.to_argument().map_err(|error| failed(&error))?;

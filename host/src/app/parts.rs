@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use ostler_protocol::ErrorCode;
 use ostler_protocol::api::{Health, PluginHook, PluginList, PluginView, RefusedPlugin, RepositoryView};
 use ostler_sandbox::client::{Launcher, LauncherClientError};
+use ostler_sandbox::standing::Standing;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +67,8 @@ pub(super) fn end_launcher(layout: &Layout) {
 
 /// What was opened, read and checked before the host dropped root.
 pub(super) struct Start {
+    /// What the launcher has.
+    pub(super) standing: Standing,
     /// The API's listener.
     pub(super) listener: std::net::TcpListener,
     /// Digest of the image of workspaces.
@@ -120,9 +123,15 @@ impl Announcement {
     }
 }
 
-/// One line of the log for each limit of sandboxes that this machine does without.
-fn say_what_is_not_limited() {
-    match ostler_sandbox::probe::control_groups() {
+/// One line of the log for each thing that this host does without.
+fn say_what_is_done_without(standing: Standing) {
+    if standing == Standing::Namespace {
+        tracing::warn!(
+            "without root of the machine: each sandbox has a copy of its image's files, and git works on repositories as the \
+             user that this host runs as"
+        );
+    }
+    match ostler_sandbox::probe::control_groups(standing) {
         Ok(found) => {
             found.gaps.iter().for_each(|gap| tracing::warn!(fix = gap.fix(), "not limited here: {}", gap.words()))
         }
@@ -138,11 +147,11 @@ pub(super) async fn serve(
     announcement: Announcement,
     ready: impl FnOnce(&str),
 ) -> Result<(), AppError> {
-    let Start { listener, image, models, plugins, token } = start;
+    let Start { standing, listener, image, models, plugins, token } = start;
     let internal = |error: &(dyn std::error::Error + 'static)| AppError::new(chain(error), "the log has more");
     let telemetry =
         telemetry::begin(&layout.log(), config.otlp_endpoint.as_deref()).map_err(|error| internal(&error))?;
-    say_what_is_not_limited();
+    say_what_is_done_without(standing);
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| internal(&error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     let url = format!("http://{address}");

@@ -1,9 +1,11 @@
 //! The user that the host runs as, and becoming it.
 //!
-//! Only the launcher keeps root. Everything that reads what a model, a plugin or a client sent runs as a system user.
+//! Only the launcher keeps root. Everything that reads what a model, a plugin or a client sent runs as a system user. Started by an
+//! ordinary user, the host runs as that user, and nothing has root.
 
 use std::process::Command;
 
+use ostler_sandbox::standing::Standing;
 use rustix::process::{Gid, Uid};
 
 use super::error::AppError;
@@ -32,8 +34,21 @@ pub(super) fn raise_limits() {
     }
 }
 
-/// The host's system user, made where it is missing.
+/// What the launcher will have: root of the machine, or of a user namespace that it makes for itself.
+pub(super) fn standing() -> Standing {
+    if is_root() { Standing::of_this_process() } else { Standing::Namespace }
+}
+
+/// The user that the host runs as.
 pub(super) fn host_user() -> Result<User, AppError> {
+    if is_root() {
+        return system_user();
+    }
+    Ok(User { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() })
+}
+
+/// The host's system user, made where it is missing.
+fn system_user() -> Result<User, AppError> {
     if let Some(user) = find(USER)? {
         return Ok(user);
     }
@@ -77,6 +92,20 @@ fn parse(table: &str, name: &str) -> Option<User> {
 
 /// Becomes the user for good. Must be called while the process has one thread: other threads would keep root.
 pub(super) fn become_user(user: User) -> Result<(), AppError> {
+    if is_root() {
+        drop_root(user)?;
+    }
+    let failed = |error: rustix::io::Errno| {
+        AppError::new("cannot give up gaining privileges", "this is a defect; please report it").because(error)
+    };
+    rustix::thread::set_no_new_privs(true).map_err(failed)?;
+    ostler_sandbox::terminal::forbid_typing().map_err(|error| {
+        let message = "cannot keep the host from typing into the terminal that it was started in";
+        AppError::new(message, "the kernel needs seccomp filters (CONFIG_SECCOMP_FILTER)").because(error)
+    })
+}
+
+fn drop_root(user: User) -> Result<(), AppError> {
     let failed = |error: rustix::io::Errno| {
         AppError::new(format!("cannot become the user `{USER}`"), "the launcher's log has more").because(error)
     };
@@ -84,11 +113,6 @@ pub(super) fn become_user(user: User) -> Result<(), AppError> {
     rustix::thread::set_thread_groups(&[]).map_err(failed)?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed)?;
-    rustix::thread::set_no_new_privs(true).map_err(failed)?;
-    ostler_sandbox::terminal::forbid_typing().map_err(|error| {
-        let message = "cannot keep the host from typing into the terminal that it was started in";
-        AppError::new(message, "the kernel needs seccomp filters (CONFIG_SECCOMP_FILTER)").because(error)
-    })?;
     if rustix::process::getuid().is_root() || rustix::process::geteuid().is_root() {
         return Err(AppError::new("the process is still root after dropping it", "this is a defect; please report it"));
     }

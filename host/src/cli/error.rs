@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use ostler_protocol::{ApiError, ErrorCode, SessionId};
+use ostler_sandbox::wire::Failure;
 
 use super::discovery::{DiscoveryError, Location, NoToken};
 use super::exit;
@@ -21,13 +22,14 @@ pub enum CliError {
     /// `up` could not start or go on.
     #[error(transparent)]
     Up(Box<AppError>),
-    /// A command needs root.
-    #[error("`{command}` needs root: {why}")]
-    NeedsRoot {
+    /// A command is not run as root, and what stands in for that is not there.
+    #[error("`{command}` cannot do without root here: {source}")]
+    WithoutRoot {
         /// The command.
         command: &'static str,
-        /// What root is needed for.
-        why: &'static str,
+        /// What is in the way.
+        #[source]
+        source: Failure,
     },
     /// No host is there.
     #[error("the host is not running{detail}")]
@@ -281,7 +283,7 @@ impl CliError {
             Self::Turn { exit, .. } => *exit,
             Self::Detached { .. } | Self::Interrupted => exit::INTERRUPTED,
             Self::OutputClosed => exit::OUTPUT_CLOSED,
-            Self::Discovery(_) | Self::Token(_) | Self::NeedsRoot { .. } | Self::NoGit(_) | Self::Stdin(_) => {
+            Self::Discovery(_) | Self::Token(_) | Self::WithoutRoot { .. } | Self::NoGit(_) | Self::Stdin(_) => {
                 exit::ENVIRONMENT
             }
             Self::Config(ConfigError::Read { .. }) => exit::ENVIRONMENT,
@@ -299,7 +301,9 @@ impl CliError {
         let hint = match self {
             Self::Api(error) => return api_hint(error),
             Self::Up(error) => return error.public.hint.clone(),
-            Self::NeedsRoot { .. } => "run it as root, such as with `sudo`".to_owned(),
+            Self::WithoutRoot { .. } => {
+                "`ostler doctor` looks at everything that is needed; as root it works without this".to_owned()
+            }
             Self::NotRunning { .. } => "start it with `ostler up`".to_owned(),
             Self::Discovery(_) => "set `OSTLER_URL` and `OSTLER_TOKEN` to say where the host is".to_owned(),
             Self::Token(TokenError::Exposed { path, .. }) => {

@@ -1,4 +1,4 @@
-//! `ostler images`: works on the host's data folder itself, as root, whether or not the host runs.
+//! `ostler images`: works on the host's data folder itself, as who starts the host, whether or not it runs.
 
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -13,9 +13,6 @@ use super::{CliError, table};
 use crate::config::Flag;
 
 pub(super) fn execute(images: Images, printer: &mut Printer) -> Result<(), CliError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(CliError::NeedsRoot { command: "ostler images", why: "layers belong to root" });
-    }
     let flags = images.data.map(|value| Flag { key: "host.data", value });
     let data = images.file.load(flags.into_iter().collect())?.data()?;
     match images.command {
@@ -30,6 +27,9 @@ pub(super) fn execute(images: Images, printer: &mut Printer) -> Result<(), CliEr
 /// Imports the root file system in the archive `tar` as the image `name`; gives the digest of its manifest.
 fn import(data: &Path, tar: &Path, name: &str) -> Result<String, CliError> {
     let failed = |source| CliError::Images { operation: "import the image", source };
+    // Files of an image have many owners.
+    ostler_sandbox::standing::become_root()
+        .map_err(|source| CliError::WithoutRoot { command: "ostler images", source })?;
     let store = Store::create(&crate::app::store(data)).map_err(failed)?;
     let imported = store.import_rootfs_tar(tar, name).map_err(failed)?;
     Ok(imported.image.to_string())

@@ -9,9 +9,6 @@ use crate::{app, telemetry};
 
 /// Runs until the host ends. Must be called before the process has a second thread.
 pub(super) fn execute(up: Up, printer: &mut Printer) -> Result<(), CliError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(CliError::NeedsRoot { command: "ostler up", why: "its launcher makes sandboxes" });
-    }
     let runtime = discovery::runtime_dir()?;
     let absolute = |path: &Path| {
         // The host leaves the folder that it was started in.

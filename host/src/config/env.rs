@@ -69,6 +69,14 @@ variables! {
     /// The user's own runtime folder, by the XDG base directory specification; its folder `ostler` is where a user's
     /// own host says where it is.
     XDG_RUNTIME_DIR = ("XDG_RUNTIME_DIR", Client),
+    /// Where a user's data lies, by the same specification, if not in `~/.local/share`: its folder `ostler` is the data folder of
+    /// a host that no root started.
+    XDG_DATA_HOME = ("XDG_DATA_HOME", Everything),
+    /// Where a user's configuration lies, by the same specification, if not in `~/.config`: `ostler/config.toml` in it counts
+    /// before the machine's.
+    XDG_CONFIG_HOME = ("XDG_CONFIG_HOME", Everything),
+    /// The user's home.
+    HOME = ("HOME", Everything),
     /// No colour, by <https://no-color.org>.
     NO_COLOR = ("NO_COLOR", Everything),
     /// What the terminal can do; `dumb` means no colour.

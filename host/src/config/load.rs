@@ -28,6 +28,8 @@ pub struct Inputs<'a> {
     pub file: Option<PathBuf>,
     /// The file that is read when neither a flag nor the environment names one. It may be absent.
     pub default_file: PathBuf,
+    /// Whether root's places are meant, and not a user's own.
+    pub is_root: bool,
     /// The environment.
     pub variables: Variables<'a>,
     /// The flags.
@@ -51,7 +53,8 @@ impl<'a> Inputs<'a> {
     /// What the default file and this environment say, without flags.
     #[must_use]
     pub fn new(variables: Variables<'a>, folder: PathBuf) -> Self {
-        Self { file: None, default_file: DEFAULT_FILE.into(), variables, flags: Vec::new(), folder }
+        let is_root = rustix::process::geteuid().is_root();
+        Self { file: None, default_file: DEFAULT_FILE.into(), is_root, variables, flags: Vec::new(), folder }
     }
 
     /// Reads the file and lays everything over it.
@@ -62,7 +65,9 @@ impl<'a> Inputs<'a> {
     pub fn load(self) -> Result<Loaded, ConfigError> {
         let chosen = (self.variables)(env::CONFIG).filter(|value| !value.is_empty()).map(PathBuf::from);
         let named = self.file.clone().or(chosen).map(|path| self.folder.join(path));
-        let found = file::open(named.as_deref(), &self.default_file)?;
+        let own_file = self.own_folder(env::XDG_CONFIG_HOME, ".config").map(|folder| folder.join("config.toml"));
+        let default_file = own_file.filter(|path| path.exists()).unwrap_or_else(|| self.default_file.clone());
+        let found = file::open(named.as_deref(), &default_file)?;
         let contents = match &found {
             Some((path, text)) => file::parse(path, text),
             None => Contents::default(),
@@ -75,11 +80,23 @@ impl<'a> Inputs<'a> {
         }
         let mut settings = Settings::layer(&contents, self.variables, &self.flags, &self.folder, &mut problems);
         choose_model(&mut settings);
+        choose_data(&mut settings, self.own_folder(env::XDG_DATA_HOME, ".local/share"));
         let judge = Judge { file: path.as_deref(), contents: &contents, settings: &settings };
         judge.all(&mut problems);
         let keys = KeySource::find_all(&settings, self.variables, &mut problems)?;
         ConfigError::of(problems)?;
         Ok(Loaded { file: path, settings, keys })
+    }
+
+    /// An ordinary user's own folder `ostler`, by the XDG base directory specification: in the folder that the variable names,
+    /// or below the home.
+    fn own_folder(&self, variable: &str, below_home: &str) -> Option<PathBuf> {
+        if self.is_root {
+            return None;
+        }
+        let absolute = |name: &str| (self.variables)(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let folder = absolute(variable).or_else(|| Some(absolute(env::HOME)?.join(below_home)));
+        folder.map(|folder| folder.join("ostler"))
     }
 }
 
@@ -111,6 +128,15 @@ fn choose_model(settings: &mut Settings) {
         && model.value.is_none()
     {
         model.value = Some(Value::Text(SCRIPTED_MODEL.to_owned()));
+    }
+}
+
+/// An ordinary user's state lies in a folder of the user's own, where nothing else was said.
+fn choose_data(settings: &mut Settings, own: Option<PathBuf>) {
+    if let (Some(own), Some(data)) = (own, settings.find_mut("host.data", &[]))
+        && data.origin == Origin::Default
+    {
+        data.value = own.into_os_string().into_string().ok().map(Value::Text);
     }
 }
 

@@ -123,7 +123,7 @@ pub const KEYS: &[Key] = &[
         default: Fallback::Value("/var/lib/ostler"),
         variables: &[("host.data", env::DATA)],
         flag: Some("--data"),
-        meaning: "Folder of the host's state",
+        meaning: "Folder of the host's state; without root `~/.local/share/ostler`",
         example: "\"/srv/ostler\"",
         ..ROW
     },

@@ -144,7 +144,11 @@ pub const ENTRIES: &[Entry] = &[
         Group::ControlGroups,
         "a process started in a group of its own, as the kernel does at once with `CLONE_INTO_CGROUP`, and limited as a sandbox would be",
     ),
-    entry("rights.root", Group::Rights, "whether this is root, as whom a host is started"),
+    entry(
+        "rights.root",
+        Group::Rights,
+        "whether this is root; if not, whether this user may have a user namespace, and for how many sandboxes",
+    ),
     entry("rights.user", Group::Rights, "the system user of the host, or what would make it"),
     entry("rights.open_files", Group::Rights, "the hard limit of open files, which the host takes"),
     entry("rights.processes", Group::Rights, "the limit of processes and threads of a user"),

@@ -1,22 +1,29 @@
 //! Can sandboxes be limited?
 
 use ostler_sandbox::probe::{self, Attempt, Gap, Kind, Summary};
+use ostler_sandbox::standing::Standing;
 
-use super::context::{Attempts, Tried};
-use super::finding::{Check, Finding};
+use super::context::{Attempts, Looker, Tried};
+use super::finding::{Check, Finding, State};
 
-pub(super) fn examine(attempts: &Attempts) -> Vec<Check> {
-    let (controllers, gaps) = match probe::control_groups() {
+pub(super) fn examine(attempts: &Attempts, looker: Looker) -> Vec<Check> {
+    let standing = looker.standing();
+    let (controllers, gaps) = match probe::control_groups(standing) {
+        Ok(summary) if standing == Standing::Namespace => (delegated(&summary), gaps(&summary.gaps)),
         Ok(summary) => (controllers(&summary), gaps(&summary.gaps)),
         Err(error) => {
             let unknown = || Finding::skipped(format!("the list of mounts cannot be read: {error}"));
             (unknown(), unknown())
         }
     };
+    let limits = match standing {
+        Standing::Namespace if controllers.state != State::Ok => Finding::skipped("there is no group to try it in"),
+        _ => limits(&attempts.of(Attempt::Limits)),
+    };
     vec![
         controllers.of("control_groups.controllers"),
         gaps.of("control_groups.gaps"),
-        limits(&attempts.of(Attempt::Limits)).of("control_groups.limits"),
+        limits.of("control_groups.limits"),
     ]
 }
 
@@ -49,12 +56,29 @@ fn controllers(summary: &Summary) -> Finding {
     }
 }
 
+/// Without root only the groups count that were given to the user.
+fn delegated(summary: &Summary) -> Finding {
+    if summary.missing.is_empty() {
+        return Finding::ok("this user has groups of its own; memory, pids, cpu");
+    }
+    Finding::warning(
+        format!(
+            "this user has no group of its own with {}: sandboxes of a host that is started without root are not limited by it",
+            summary.missing.join(", ")
+        ),
+        "start it in one: systemd-run --user --scope -p Delegate=yes ostler up",
+    )
+}
+
 fn gaps(gaps: &[Gap]) -> Finding {
+    // What lacks a controller is told with the controllers.
+    let is_told = |gap: &&Gap| !matches!(gap, Gap::Memory | Gap::Processes | Gap::Processor);
+    let gaps: Vec<&Gap> = gaps.iter().filter(is_told).collect();
     if gaps.is_empty() {
         return Finding::ok("swap is counted, lack of memory is heard of, disks are shared out by weight");
     }
-    let join = |part: fn(&Gap) -> &'static str| gaps.iter().map(part).collect::<Vec<_>>().join("; ");
-    Finding::warning(join(|gap| gap.words()), join(|gap| gap.fix()))
+    let join = |part: fn(Gap) -> &'static str| gaps.iter().map(|gap| part(**gap)).collect::<Vec<_>>().join("; ");
+    Finding::warning(join(Gap::words), join(Gap::fix))
 }
 
 fn limits(tried: &Tried) -> Finding {
@@ -83,5 +107,7 @@ pub(super) fn examples() -> Vec<Check> {
     let tried = [Tried::Works, not_root(), refused("set limit", 30)];
     let all = [Gap::Swap, Gap::OutOfMemory, Gap::IoWeight];
     let gaps = [&all[..0], &all[2..], &all[..]].map(|found| gaps(found).of("control_groups.gaps"));
+    let own = [summary(Kind::Unified, &[]), summary(Kind::None, &["memory", "pids", "cpu"])];
+    let controllers = controllers.chain(own.iter().map(|summary| delegated(summary).of("control_groups.controllers")));
     controllers.chain(gaps).chain(tried.iter().map(|tried| limits(tried).of("control_groups.limits"))).collect()
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use ostler_sandbox::probe::Attempt;
+use ostler_sandbox::standing::Standing;
 use ostler_sandbox::wire::Failure;
 
 use crate::app::Layout;
@@ -28,11 +29,21 @@ pub enum Network {
     Offline,
 }
 
-/// Who looks.
+/// Who looks, and as whom a host would be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Looker {
     Root,
     Another,
+}
+
+impl Looker {
+    /// What the launcher of such a host would have.
+    pub(super) fn standing(self) -> Standing {
+        match self {
+            Self::Root => Standing::of_this_process(),
+            Self::Another => Standing::Namespace,
+        }
+    }
 }
 
 /// A configuration that can be used, and what follows from it.

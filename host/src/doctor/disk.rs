@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use super::context::existing;
+use super::context::{Looker, existing};
 use super::finding::{Check, Finding};
 use crate::app::{USER, closed_to_others};
 
@@ -27,10 +27,13 @@ struct Room {
     read_only: bool,
 }
 
-pub(super) fn examine(data: &Path) -> Vec<Check> {
+pub(super) fn examine(data: &Path, looker: Looker) -> Vec<Check> {
     let place = existing(data);
     let closed = closed_to_others(place).map(|closed| closed.map(Path::to_owned));
     let path = match &closed {
+        _ if looker == Looker::Another => {
+            Finding::ok(format!("{}; a host that this user starts runs as this user", data.display()))
+        }
         Ok(closed) => path(data, closed.as_deref()),
         Err(error) => Finding::skipped(format!("{} cannot be looked at: {error}", place.display())),
     };

@@ -16,10 +16,14 @@ const OLD_DAYS: u64 = 30;
 
 pub(super) fn examine(store: &Path, data: &Path, name: &str, looker: Looker) -> Vec<Check> {
     let store = Store::at(store);
-    let image = store.resolve(name).and_then(|image| match looker {
-        // Layers are out of reach for everybody else.
-        Looker::Root => store.check(&image).map(|()| image),
-        Looker::Another => Ok(image),
+    let image = store.resolve(name).and_then(|image| match store.check(&image) {
+        // Layers are out of reach for everybody but the one whose store it is.
+        Err(StoreError::Io { source, .. })
+            if source.kind() == ErrorKind::PermissionDenied && looker == Looker::Another =>
+        {
+            Ok(image)
+        }
+        checked => checked.map(|()| image),
     });
     let mut checks = vec![present(&image.as_ref().map(|image| image.as_str()), name, data).of("images.present")];
     if image.is_ok() {

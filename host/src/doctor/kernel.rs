@@ -1,8 +1,9 @@
 //! Can the kernel do what a sandbox needs, and does this machine allow it?
 
 use ostler_sandbox::probe::{self, Attempt};
+use ostler_sandbox::standing::Standing;
 
-use super::context::{Attempts, Tried};
+use super::context::{Attempts, Looker, Tried};
 use super::finding::{Check, Finding};
 
 /// Oldest kernel that is supported: `docs/src/systems.md`.
@@ -33,17 +34,17 @@ fn gather() -> Facts {
     }
 }
 
-pub(super) fn examine(attempts: &Attempts) -> Vec<Check> {
-    judge(&gather(), attempts)
+pub(super) fn examine(attempts: &Attempts, looker: Looker) -> Vec<Check> {
+    judge(&gather(), attempts, looker.standing())
 }
 
-fn judge(facts: &Facts, attempts: &Attempts) -> Vec<Check> {
+fn judge(facts: &Facts, attempts: &Attempts, standing: Standing) -> Vec<Check> {
     let root = attempts.of(Attempt::Overlay);
     vec![
         version(&facts.release).of("kernel.version"),
         namespaces(&attempts.of(Attempt::Namespaces), facts.namespaces).of("kernel.namespaces"),
         overlay(&root).of("kernel.overlay"),
-        idmapped(&root).of("kernel.idmapped_mounts"),
+        idmapped(&root, standing).of("kernel.idmapped_mounts"),
         nftables(&attempts.of(Attempt::Door)).of("kernel.nftables"),
         seccomp(&attempts.of(Attempt::Seccomp)).of("kernel.seccomp"),
         memory_files(&attempts.of(Attempt::Guest), facts.memory_files).of("kernel.memory_files"),
@@ -130,8 +131,12 @@ fn overlay(tried: &Tried) -> Finding {
 /// `ENODEV`: the kernel does not know the file system.
 const NODEV: i32 = 19;
 
-fn idmapped(tried: &Tried) -> Finding {
+fn idmapped(tried: &Tried, standing: Standing) -> Finding {
     match tried {
+        _ if standing == Standing::Namespace => Finding::warning(
+            "not without root of the machine: each sandbox has a copy of its image's files on the disk",
+            "start the host as root; btrfs and XFS share the blocks of copies",
+        ),
         Tried::Works => Finding::ok("the file system of the data folder can map ids"),
         Tried::Not(why) => Finding::skipped(why),
         Tried::Refused(failure) => match step(&failure.op) {
@@ -206,8 +211,9 @@ pub(super) fn examples() -> Vec<Check> {
     }
     for tried in [Tried::Works, not_root(), refused("mount overlay", NODEV)].iter().chain(&errors) {
         all.push(overlay(tried).of("kernel.overlay"));
-        all.push(idmapped(tried).of("kernel.idmapped_mounts"));
+        all.push(idmapped(tried, Standing::Machine).of("kernel.idmapped_mounts"));
     }
+    all.push(idmapped(&Tried::Works, Standing::Namespace).of("kernel.idmapped_mounts"));
     for tried in [Tried::Works, not_root(), refused(UNSHARE, 1), refused(MAP_IDS, 1), refused("install door rules", 2)]
     {
         all.push(nftables(&tried).of("kernel.nftables"));

@@ -76,7 +76,7 @@ pub async fn examine(inputs: Inputs) -> Report {
         within(PATIENCE, &["kernel.", "control_groups."], async {
             let place = tokio::task::spawn_blocking(move || existing(&data).to_owned()).await.unwrap_or_default();
             let attempts = probe::examine(&program, place, limits, looker).await;
-            blocking(move || of_kernel(&attempts)).await
+            blocking(move || of_kernel(&attempts, looker)).await
         }),
         within(PATIENCE, &["rights."], blocking(move || rights::examine(looker))),
         within(PATIENCE, &["programs."], programs::examine()),
@@ -100,8 +100,8 @@ fn choose(loaded: Loaded) -> Result<Chosen, Check> {
     Ok(Chosen { host, loaded, key_problems, layout })
 }
 
-fn of_kernel(attempts: &Attempts) -> Vec<Check> {
-    [kernel::examine(attempts), cgroups::examine(attempts)].concat()
+fn of_kernel(attempts: &Attempts, looker: Looker) -> Vec<Check> {
+    [kernel::examine(attempts, looker), cgroups::examine(attempts, looker)].concat()
 }
 
 /// Disk, data, images and plugins.
@@ -110,7 +110,7 @@ async fn of_files(chosen: Option<&Chosen>, looker: Looker) -> Vec<Check> {
     let (layout, image) = (chosen.layout.clone(), chosen.host.image.clone());
     let (disk, data, images) = (layout.clone(), layout.clone(), layout);
     let (disk, data, images, plugins) = tokio::join!(
-        within(PATIENCE, &["disk."], blocking(move || disk::examine(disk.data()))),
+        within(PATIENCE, &["disk."], blocking(move || disk::examine(disk.data(), looker))),
         within(PATIENCE, &["data."], blocking(move || data::examine(&data, looker))),
         within(
             PATIENCE,

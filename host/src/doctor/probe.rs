@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ostler_sandbox::probe::{Attempt, Outcome, Plan};
+use ostler_sandbox::standing;
 use ostler_sandbox::wire::FailureKind;
 use ostler_sandbox::wire::launcher::Limits;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -32,11 +33,15 @@ const ORDINARY: Limits = Limits {
 };
 
 pub(super) async fn examine(program: &Path, place: PathBuf, limits: Option<Limits>, looker: Looker) -> Attempts {
-    let only_root = "only root can try it";
-    let may = |attempt: &Attempt| looker == Looker::Root || !attempt.needs_root();
+    // Without root it is tried in a user namespace, as a host would.
+    let refused = match looker {
+        Looker::Root => None,
+        Looker::Another => standing::can_enter().err(),
+    };
+    let may = |attempt: &Attempt| refused.is_none() || !attempt.needs_root();
+    let why_not = refused.as_ref().map(|refused| format!("not tried without root: {refused}")).unwrap_or_default();
     let (attempts, left): (Vec<Attempt>, Vec<Attempt>) = Attempt::ALL.into_iter().partition(may);
-    let mut found: HashMap<_, _> =
-        left.into_iter().map(|attempt| (attempt, Tried::Not(only_root.to_owned()))).collect();
+    let mut found: HashMap<_, _> = left.into_iter().map(|attempt| (attempt, Tried::Not(why_not.clone()))).collect();
     let plan = Plan { attempts: attempts.clone(), place, limits: limits.unwrap_or(ORDINARY) };
     let why = match run(program, &plan, &mut found).await {
         Ok(()) => "the probe ended without a word about it".to_owned(),

@@ -1,5 +1,7 @@
 //! What may this user, and what may the host's user?
 
+use ostler_sandbox::standing::{self, Room};
+use ostler_sandbox::wire::Failure;
 use rustix::process::{Resource, getrlimit};
 
 use super::context::Looker;
@@ -28,31 +30,32 @@ pub(super) fn examine(looker: Looker) -> Vec<Check> {
         Err(error) => User::Unknown(error.public.message),
     };
     vec![
-        root(looker).of("rights.root"),
+        root(looker, &standing::can_enter()).of("rights.root"),
         host_user(&user, looker).of("rights.user"),
-        open_files(getrlimit(Resource::Nofile).maximum, looker).of("rights.open_files"),
-        processes(getrlimit(Resource::Nproc).maximum, looker).of("rights.processes"),
+        open_files(getrlimit(Resource::Nofile).maximum).of("rights.open_files"),
+        processes(getrlimit(Resource::Nproc).maximum).of("rights.processes"),
     ]
 }
 
-fn root(looker: Looker) -> Finding {
-    match looker {
-        Looker::Root => Finding::ok("yes: everything can be looked at, and a host can be started"),
-        Looker::Another => Finding::warning(
-            "no: what only root can look at is skipped, and `ostler up` needs root",
-            "sudo ostler doctor",
+fn root(looker: Looker, room: &Result<Room, Failure>) -> Finding {
+    match (looker, room) {
+        (Looker::Root, _) => Finding::ok("yes: everything can be looked at, and a host can be started"),
+        (Looker::Another, Ok(Room { sandboxes, ids })) => Finding::ok(format!(
+            "no: a host that this user starts has its sandboxes in a user namespace, {sandboxes} at one time with {ids} ids each; \
+             git works on repositories as this user"
+        )),
+        (Looker::Another, Err(refused)) => Finding::warning(
+            format!("no, and a host of this user's cannot make sandboxes: {refused}"),
+            "do what it says, or start the host as root; `sudo ostler doctor` looks at that",
         ),
     }
 }
 
 fn host_user(user: &User, looker: Looker) -> Finding {
     match (user, looker) {
+        (_, Looker::Another) => Finding::ok("a host that this user starts runs as this user"),
         (User::There { uid }, _) => Finding::ok(format!("`{USER}` (uid {uid})")),
         (User::Missing { can_be_made: true }, _) => Finding::ok(format!("`{USER}` is made at the first start")),
-        // `/usr/sbin` is in no path but root's.
-        (User::Missing { can_be_made: false }, Looker::Another) => {
-            Finding::skipped(format!("`{USER}` is missing; whether root can make it is not known"))
-        }
         (User::Missing { can_be_made: false }, Looker::Root) => Finding::failed(
             format!("`{USER}` is missing and there is no `useradd` to make it"),
             "apt-get install passwd",
@@ -66,15 +69,9 @@ fn number(limit: Option<u64>) -> String {
     limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }
 
-/// Limits of another user say nothing about those of root's processes.
-fn not_roots() -> Finding {
-    Finding::skipped("only root can see what a host would get")
-}
-
-fn open_files(limit: Option<u64>, looker: Looker) -> Finding {
+fn open_files(limit: Option<u64>) -> Finding {
     let fix = "ulimit -Hn 524288 before starting it; under systemd LimitNOFILE=524288";
     match limit {
-        _ if looker == Looker::Another => not_roots(),
         Some(limit) if limit < FEW_FILES => Finding::failed(format!("at most {limit}"), fix),
         Some(limit) if limit < MANY_FILES => {
             Finding::warning(format!("at most {limit}: enough for some tens of sessions"), fix)
@@ -83,9 +80,8 @@ fn open_files(limit: Option<u64>, looker: Looker) -> Finding {
     }
 }
 
-fn processes(limit: Option<u64>, looker: Looker) -> Finding {
+fn processes(limit: Option<u64>) -> Finding {
     match limit {
-        _ if looker == Looker::Another => not_roots(),
         Some(limit) if limit < MANY_PROCESSES => Finding::warning(
             format!("at most {limit} of a user, with threads: the host may fail to start git"),
             "ulimit -u 8192 before starting it; under systemd LimitNPROC=8192",
@@ -97,7 +93,18 @@ fn processes(limit: Option<u64>, looker: Looker) -> Finding {
 #[cfg(test)]
 pub(super) fn examples() -> Vec<Check> {
     use Looker::{Another, Root};
-    let mut all = vec![root(Root).of("rights.root"), root(Another).of("rights.root")];
+    use ostler_sandbox::wire::FailureKind;
+
+    let room = Ok(Room { sandboxes: 16, ids: 4096 });
+    let refused = Err(Failure {
+        kind: FailureKind::System,
+        op: "find program".into(),
+        errno: 0,
+        detail: "`newuidmap` is missing; as root: apt-get install uidmap (shadow-utils on Fedora)".into(),
+    });
+    let mut all: Vec<Check> = [(Root, &room), (Another, &room), (Another, &refused)]
+        .map(|(looker, room)| root(looker, room).of("rights.root"))
+        .into();
     for (user, looker) in [
         (User::There { uid: 998 }, Root),
         (User::Missing { can_be_made: true }, Root),
@@ -107,11 +114,9 @@ pub(super) fn examples() -> Vec<Check> {
     ] {
         all.push(host_user(&user, looker).of("rights.user"));
     }
-    for (limit, looker) in
-        [(None, Root), (Some(1 << 20), Root), (Some(4096), Root), (Some(256), Root), (Some(256), Another)]
-    {
-        all.push(open_files(limit, looker).of("rights.open_files"));
-        all.push(processes(limit, looker).of("rights.processes"));
+    for limit in [None, Some(1 << 20), Some(4096), Some(256)] {
+        all.push(open_files(limit).of("rights.open_files"));
+        all.push(processes(limit).of("rights.processes"));
     }
     all
 }

@@ -7,6 +7,9 @@
 //! legacy    the second line only: killing goes by process number
 //! ```
 //!
+//! An ordinary user's launcher works below the groups that it was started in, where those were delegated to the user (with
+//! systemd: `Delegate=yes`); where not, there are none, nothing is limited, and a sandbox ends with its PID 1.
+//!
 //! The tag belongs to one launcher (its lock guards it), so that whatever is found under it after a crash may
 //! be ended. This module owns making, killing and collecting the directories, [`limits`] what is written into them,
 //! [`memory`] what is read of them, [`gaps`] what a machine cannot limit.
@@ -16,6 +19,7 @@
 //! cloned into the unified leaf and puts itself, as its own only thread, into the others, which the kernel does at once
 //! (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c). Everything that it starts inherits both.
 
+mod delegation;
 mod gaps;
 mod limits;
 mod memory;
@@ -30,6 +34,7 @@ use std::path::{Path, PathBuf};
 use ostler_wire::{Failure, FailureKind};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::standing::Standing;
 use crate::step::{Step, failure};
 
 pub use gaps::Gap;
@@ -101,10 +106,13 @@ pub(crate) enum Removal {
 
 impl Cgroups {
     /// Finds the mounted hierarchies. `tag` tells launchers on one machine apart.
-    pub(crate) fn detect(tag: &str) -> Result<Self, Failure> {
+    pub(crate) fn detect(tag: &str, standing: Standing) -> Result<Self, Failure> {
         let table =
             fs::read_to_string("/proc/self/mountinfo").step("read mounts", || "/proc/self/mountinfo".to_owned())?;
         let found = Self::from_mountinfo(tag, &table);
+        if standing == Standing::Namespace {
+            return Ok(delegation::only_delegated(found));
+        }
         match CONTROLLERS.into_iter().find(|controller| !found.has(controller)) {
             None => Ok(found),
             Some(missing) => {
@@ -139,6 +147,11 @@ impl Cgroups {
             }
         }
         found
+    }
+
+    /// Whether there is a group to end all of a sandbox by.
+    pub(crate) fn can_end(&self) -> bool {
+        self.unified.is_some() || self.legacy.iter().any(Hierarchy::is_used)
     }
 
     /// Whether some hierarchy has the controller.

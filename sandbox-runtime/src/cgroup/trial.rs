@@ -8,8 +8,9 @@ use ostler_wire::launcher::Limits;
 use ostler_wire::{Failure, FailureKind};
 use rustix::process::WaitOptions;
 
-use super::{CONTROLLERS, Cgroups, Gap, Removal, write};
+use super::{CONTROLLERS, Cgroups, Gap, Removal, delegation, write};
 use crate::process;
+use crate::standing::Standing;
 use crate::step::{Step, failure};
 
 /// The one group that is made.
@@ -29,7 +30,7 @@ pub(crate) struct Trial {
 impl Trial {
     /// Finds the control groups. `tag` must be this process's alone.
     pub(crate) fn prepare(tag: &str) -> Result<Self, Failure> {
-        let cgroups = Cgroups::detect(tag)?;
+        let cgroups = Cgroups::detect(tag, Standing::of_this_process())?;
         let given = given(&cgroups);
         Ok(Self { cgroups, given })
     }
@@ -110,12 +111,15 @@ pub struct Summary {
     pub gaps: Vec<Gap>,
 }
 
-/// Looks at the mounted hierarchies; needs no privileges.
+/// Looks at the mounted hierarchies, as a launcher of this standing would; needs no privileges.
 ///
 /// # Errors
 /// When the list of mounts cannot be read.
-pub fn summary() -> std::io::Result<Summary> {
-    let found = Cgroups::from_mountinfo("", &fs::read_to_string("/proc/self/mountinfo")?);
+pub fn summary(standing: Standing) -> std::io::Result<Summary> {
+    let mut found = Cgroups::from_mountinfo("", &fs::read_to_string("/proc/self/mountinfo")?);
+    if standing == Standing::Namespace {
+        found = delegation::only_delegated(found);
+    }
     let kind = match (&found.unified, found.legacy.is_empty()) {
         (None, true) => Kind::None,
         (None, false) => Kind::Legacy,

@@ -191,7 +191,7 @@ impl Launcher {
             self.kept.insert(id.to_owned(), sandbox.record);
             self.last_words.extend(died.clone().map(|why| (id.to_owned(), why)));
         } else {
-            self.leases.release(sandbox.record.uid_base);
+            self.leases.release(sandbox.record.ids());
         }
         if let Err(failed) = &files_removed {
             log(&format!("{id}: {failed}"));

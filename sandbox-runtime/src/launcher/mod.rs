@@ -47,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use crate::defence::Weakened;
 use crate::store::StoreError;
 
+pub(crate) use leases::Block;
 pub(crate) use sealed::seal;
 
 /// Name of the launcher's lock in its directory; it holds the process number of its holder.
@@ -73,7 +74,7 @@ pub struct LauncherConfig {
     pub forge: Option<PathBuf>,
     /// Time without a host after which everything is ended.
     pub grace: Duration,
-    /// First host uid and gid of the first sandbox.
+    /// First host uid and gid of the first sandbox. Without root the ids of the user namespace are used.
     pub uid_first: u32,
     /// Ranges of 65,536 uids that may be used from there.
     pub uid_ranges: u32,
@@ -138,9 +139,9 @@ pub enum LauncherError {
     /// It is to leave out defences, and is no build for tests.
     #[error("defences of sandboxes can be left out in builds for tests only")]
     Weakened,
-    /// It is not root.
-    #[error("the launcher needs root: it makes namespaces, mounts and control groups")]
-    NotRoot,
+    /// It is an ordinary user who cannot become root of a user namespace.
+    #[error("start without root")]
+    NotRoot(#[source] Failure),
     /// The process has threads.
     #[error("the launcher must be started in a process of its own that has one thread")]
     Threads,

@@ -16,6 +16,8 @@ use super::leases::Leases;
 use super::starting::check_id;
 use super::state::log;
 use crate::cgroup::{Cgroups, Removal};
+use crate::process;
+use crate::standing::Subordinate;
 use crate::step::{Step, failure};
 use crate::store::Store;
 use crate::worker::UPPER;
@@ -45,6 +47,32 @@ pub(super) fn end_leftovers(cgroups: &Cgroups) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Ends the processes that bear the ids of kept files: for where no control group tells whose they are.
+pub(super) fn end_by_owner(store: &Store, uids: &Subordinate) -> Result<(), Failure> {
+    let until = Instant::now() + PATIENCE;
+    if !store.sandboxes().exists() {
+        return Ok(());
+    }
+    for id in names(&store.sandboxes())? {
+        let Ok(Some(record)) = Record::read(&store.sandbox(&id)) else { continue };
+        loop {
+            let left = process::owned_by(|uid| uids.is_in(uid, record.ids()));
+            if left.is_empty() {
+                break;
+            }
+            for pid in left {
+                // One that has ended meanwhile is what is wanted.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            if Instant::now() > until {
+                return Err(failure(FailureKind::Limit, "end leftovers", format!("processes of {id} do not end")));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+    Ok(())
+}
+
 /// Reads the records of kept files and leases their uids. Half-made files are removed in the background.
 pub(super) fn find_kept(store: &Store, leases: &mut Leases) -> Result<BTreeMap<String, Record>, Failure> {
     let mut kept = BTreeMap::new();
@@ -55,11 +83,11 @@ pub(super) fn find_kept(store: &Store, leases: &mut Leases) -> Result<BTreeMap<S
                 "its record is another's".to_owned()
             }
             Ok(Some(record)) => {
-                if leases.adopt(record.uid_base) {
+                if leases.adopt(record.ids()) {
                     kept.insert(name, record);
                     continue;
                 }
-                format!("its uids from {} are not free or none of ours", record.uid_base)
+                format!("its uids from {} are not free or none of ours", record.ids().base)
             }
             Ok(None) if is_empty(&place.join(UPPER)) => {
                 log(&format!("removing half-made files of {name}"));

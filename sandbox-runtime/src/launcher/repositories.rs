@@ -15,6 +15,7 @@ use ostler_wire::{Failure, FailureKind};
 
 use super::sandboxes::{Because, Phase, Purpose, RequestKey};
 use super::state::Launcher;
+use crate::standing::Standing;
 use crate::step::failure;
 use crate::worker::Repository;
 
@@ -44,7 +45,9 @@ impl Launcher {
         let Some(forge) = &config.forge else {
             return refuse(FailureKind::NotFound, "this launcher was started without a forge");
         };
-        if config.host_uid == 0 || config.host_gid == 0 {
+        // In a user namespace root is the user who started all this, and as harmless.
+        let is_root = config.host_uid == 0 || config.host_gid == 0;
+        if is_root && Standing::of_this_process() == Standing::Machine {
             return refuse(FailureKind::Invalid, "the forge belongs to root, in whose name nothing runs in a sandbox");
         }
         Ok(Repository {

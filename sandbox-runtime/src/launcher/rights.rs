@@ -14,6 +14,7 @@ use rustix::thread::{
 };
 
 use crate::defence::{Defence, Weakened};
+use crate::standing::Standing;
 use crate::step::{Step, failure};
 
 /// What is kept. Each was left out once, and what is said of it failed then.
@@ -26,11 +27,16 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN // namespaces, mounts, id m
     .union(CapabilitySet::FOWNER)
     // The overlay of a sandbox works with the rights of who mounted it: without this, setgid bits that are set in there get lost.
     .union(CapabilitySet::FSETID)
-    // The nodes that a sandbox's devices are made of.
-    .union(CapabilitySet::MKNOD)
     // Id maps of more than one's own.
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETUID);
+
+/// Kept by root of the machine besides: the nodes that a sandbox's devices are made of.
+const OF_THE_MACHINE: CapabilitySet = CapabilitySet::MKNOD;
+
+/// Kept by root of a user namespace besides: for an id map in which the namespace's own root appears, as that of git does there.
+/// The kernel asks for it since 5.12, because such a map could make file capabilities valid outside.
+const OF_A_NAMESPACE: CapabilitySet = CapabilitySet::SETFCAP;
 
 /// One more than the highest capability that a kernel may have.
 const CAPABILITIES: u32 = 64;
@@ -75,6 +81,10 @@ const REFUSED: [&str; 31] = [
 /// listens to anybody. What a test leaves out of its sandboxes is left out here too: they would inherit it.
 pub(super) fn give_up(weakened: &Weakened) -> Result<(), Failure> {
     let shown = || "of the launcher".to_owned();
+    let keep = KEPT.union(match Standing::of_this_process() {
+        Standing::Machine => OF_THE_MACHINE,
+        Standing::Namespace => OF_A_NAMESPACE,
+    });
     let bits = CapabilitiesSecureBits::NO_ROOT
         | CapabilitiesSecureBits::NO_ROOT_LOCKED
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
@@ -85,13 +95,13 @@ pub(super) fn give_up(weakened: &Weakened) -> Result<(), Failure> {
         let one = CapabilitySet::from_bits_retain(1 << number);
         // An error says that this kernel has no more of them.
         let Ok(has) = capability_is_in_bounding_set(one) else { break };
-        if has && !KEPT.contains(one) {
+        if has && !keep.contains(one) {
             remove_capability_from_bounding_set(one).step("give up capability", || format!("number {number}"))?;
         }
     }
     clear_ambient_capability_set().step("clear ambient capabilities", shown)?;
     // In a container it may have less than root has; what then cannot be done fails where it is done.
-    let kept = capabilities(None).step("read capabilities", shown)?.permitted.intersection(KEPT);
+    let kept = capabilities(None).step("read capabilities", shown)?.permitted.intersection(keep);
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).step("give up capabilities", shown)?;
     if !weakened.lacks(Defence::NoNewPrivileges) {

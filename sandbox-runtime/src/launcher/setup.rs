@@ -16,13 +16,14 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 
-use super::leases::Leases;
+use super::leases::{Block, Leases};
 use super::sealed::{run_from_memory, seal, unsealed};
 use super::state::{Launcher, log};
 use super::{LOCK, LauncherConfig, LauncherError, recovery, rights};
 use crate::cgroup::Cgroups;
 use crate::defence::Defence;
 use crate::process;
+use crate::standing::{self, Standing};
 use crate::step::Step;
 use crate::store::Store;
 use crate::worker::seccomp;
@@ -47,6 +48,8 @@ pub(super) struct Lock(File);
 
 impl Lock {
     fn take(state: &Path) -> Result<Self, LauncherError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(state);
+        made.step("make directory", || state.display().to_string()).map_err(LauncherError::Step)?;
         let path = state.join(LOCK);
         let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = open.step("open lock", || path.display().to_string()).map_err(LauncherError::Step)?;
@@ -137,23 +140,30 @@ pub(super) fn prepare(config: LauncherConfig) -> Result<Launcher, LauncherError>
     if !config.weakened.is_possible(cfg!(debug_assertions)) {
         return Err(LauncherError::Weakened);
     }
-    if !rustix::process::geteuid().is_root() {
-        return Err(LauncherError::NotRoot);
-    }
     match process::is_single_threaded().step("count threads", || "of this process".to_owned()) {
         Ok(true) => {}
         Ok(false) => return Err(LauncherError::Threads),
         Err(failed) => return Err(LauncherError::Step(failed)),
     }
+    if !rustix::process::geteuid().is_root() {
+        end_as_the_user(&config)?;
+        standing::enter().map_err(LauncherError::NotRoot)?;
+    }
     // From here on it may be another process image, which begins anew.
     run_from_memory().map_err(LauncherError::Step)?;
     settle().map_err(LauncherError::Step)?;
-    let state = fs::DirBuilder::new().recursive(true).mode(0o711).create(&config.state);
-    state.step("make directory", || config.state.display().to_string()).map_err(LauncherError::Step)?;
     let lock = Lock::take(&config.state)?;
     let store = Store::create(&config.store).map_err(LauncherError::Store)?;
-    store.remove_half_made().map_err(LauncherError::Store)?;
+    store.remove_half_made().and_then(|()| store.remove_unused_copies()).map_err(LauncherError::Store)?;
     assemble(config, lock, store).map_err(LauncherError::Step)
+}
+
+/// Ends what an earlier launcher of this user left where there were no control groups. The user may, who made the namespace that
+/// it lives in; root of another namespace may not. Nobody else begins anything meanwhile: the lock is held.
+fn end_as_the_user(config: &LauncherConfig) -> Result<(), LauncherError> {
+    let _lock = Lock::take(&config.state)?;
+    let ids = standing::subordinate_uids().map_err(LauncherError::NotRoot)?;
+    recovery::end_by_owner(&Store::at(&config.store), &ids).map_err(LauncherError::Step)
 }
 
 fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher, Failure> {
@@ -165,9 +175,16 @@ fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Laun
         ));
         config.most_sandboxes = most;
     }
-    let cgroups = Cgroups::detect(&tag(&config.state)?)?;
+    let standing = Standing::of_this_process();
+    let mut cgroups = Cgroups::detect(&tag(&config.state)?, standing)?;
+    if standing == Standing::Namespace {
+        cgroups.move_down();
+    }
     recovery::end_leftovers(&cgroups)?;
-    let mut leases = Leases::new(config.uid_first, config.uid_ranges);
+    let mut leases = Leases::new(match standing {
+        Standing::Machine => vec![Block::whole(config.uid_first, config.uid_ranges)],
+        Standing::Namespace => standing::blocks()?,
+    });
     let signals = watch_signals().step("watch signals", || "of children and to end".to_owned())?;
     let kept = recovery::find_kept(&store, &mut leases)?;
     let guest = match &config.guest {

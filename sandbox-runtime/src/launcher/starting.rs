@@ -13,7 +13,9 @@ use rustix::process::{Pid, WaitStatus};
 use super::limits;
 use super::sandboxes::{Because, Init, Phase, Purpose, RequestKey, Sandbox, Sockets, Waiting};
 use super::state::{Launcher, in_words};
+use crate::ids::Range;
 use crate::process;
+use crate::standing::Standing;
 use crate::step::{Step, failure};
 use crate::store::ImageId;
 use crate::worker::record::Record;
@@ -111,10 +113,7 @@ impl Launcher {
         let service_of = repository.is_some().then_some(request.link);
         let record = match kept {
             Some(record) => record,
-            None => {
-                let exhausted = || failure(FailureKind::Limit, "lease uids", "every range of uids is in use");
-                Record::new(id.clone(), image, self.leases.take().ok_or_else(exhausted)?)
-            }
+            None => Record::new(id.clone(), image, self.ids_for(repository.as_ref())?),
         };
         let job = Job {
             record: record.clone(),
@@ -160,11 +159,20 @@ impl Launcher {
         Ok(())
     }
 
+    /// Uids and gids for a new sandbox: a range of its own. What cannot be shown as another's is worked on by its owner.
+    fn ids_for(&mut self, repository: Option<&worker::Repository>) -> Result<Range, Failure> {
+        if let Some(repository) = repository.filter(|_| !Standing::of_this_process().can_map_mounts()) {
+            return Ok(Range { base: repository.uid, count: 1 });
+        }
+        let exhausted = || failure(FailureKind::Limit, "lease uids", "every range of uids is in use");
+        self.leases.take().ok_or_else(exhausted)
+    }
+
     fn put_back(&mut self, record: Record, restored: bool) {
         if restored {
             self.kept.insert(record.sandbox.clone(), record);
         } else {
-            self.leases.release(record.uid_base);
+            self.leases.release(record.ids());
         }
     }
 
@@ -230,12 +238,35 @@ impl Launcher {
         self.read_report(id);
         let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
         sandbox.worker = None;
+        if sandbox.init.is_none() && !self.cgroups.can_end() {
+            self.end_orphans();
+        }
+        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
         if matches!(sandbox.phase, Phase::Starting { .. }) {
             let reached = self.out_of_memory(id).map(|reached| format!(": {reached}")).unwrap_or_default();
             let words = format!("the worker {} before the sandbox was ready{reached}", in_words(status));
             self.fail(id, failure(FailureKind::System, "create", words));
         } else {
             self.advance(id);
+        }
+    }
+
+    /// Without control groups: what a worker had begun when it ended is a child of the launcher now, and unknown to it.
+    fn end_orphans(&self) {
+        let known = |pid: Pid| {
+            let is = |known: Option<Pid>| known == Some(pid);
+            self.sandboxes.values().any(|sandbox| {
+                let init = sandbox.init.as_ref().map(|init| init.pid);
+                is(sandbox.worker) || is(init) || is(sandbox.remover)
+            })
+        };
+        // Of the launcher's own helpers some are in no table; they have a name. A child of a worker has libcontainer's.
+        let is_helper = |pid: &Pid| {
+            let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).unwrap_or_default();
+            matches!(name.trim(), "ostler-remover" | "ostler-meter" | "ostler-launcher")
+        };
+        for pid in process::children().into_iter().filter(|pid| !known(*pid) && !is_helper(pid)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
 

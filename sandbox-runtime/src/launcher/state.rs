@@ -88,7 +88,7 @@ impl Launcher {
             sandbox: id.to_owned(),
             instance: sandbox.instance,
             pid: init.pid.as_raw_nonzero().get(),
-            uid_base: sandbox.record.uid_base,
+            uid_base: sandbox.record.ids().base,
             restored: sandbox.restored,
         };
         // What serves git has no door.

@@ -34,14 +34,12 @@ use rustix::process::{Pid, WaitOptions};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::{Map, Range};
 use crate::process;
 use crate::step::{Step, failure};
 
 /// The port inside the namespace to which every TCP connection is redirected.
 pub(crate) const DOOR_PORT: u16 = nft::TCP_PORT;
-
-/// Uids and gids of one sandbox.
-pub(crate) const RANGE: u32 = 65_536;
 
 /// Longest wait for one message of the helper.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,10 +64,6 @@ enum Wanted {
     Map,
 }
 
-/// Ids inside a user namespace, ids outside, and how many.
-#[derive(Clone, Copy, Debug)]
-struct Map(u32, u32, u32);
-
 #[derive(Debug, Serialize, Deserialize)]
 enum FromHelper {
     Unshared,
@@ -82,10 +76,9 @@ enum FromHelper {
 #[derive(Debug, Serialize, Deserialize)]
 struct Mapped(u8);
 
-/// Makes a pair whose uid 0 is `uid_base` on the host, with a door.
-pub(crate) fn make(uid_base: u32) -> Result<Pair, Failure> {
-    let range = Map(0, uid_base, RANGE);
-    let pair = help_make(Wanted::Door, range, range)?;
+/// Makes a pair whose ids are those of the range outside, with a door.
+pub(crate) fn make(ids: Range) -> Result<Pair, Failure> {
+    let pair = help_make(Wanted::Door, &ids.maps(), &ids.maps())?;
     for wanted in [DescriptorKind::DoorTcp, DescriptorKind::DoorDns] {
         if pair.door.iter().all(|(kind, _)| *kind != wanted) {
             return Err(failure(FailureKind::System, "open door", "the namespace helper sent no sockets"));
@@ -95,18 +88,22 @@ pub(crate) fn make(uid_base: u32) -> Result<Pair, Failure> {
 }
 
 /// [`make`] without a door: no way leads out of the network namespace, nor into it.
-pub(crate) fn make_closed(uid_base: u32) -> Result<Pair, Failure> {
-    let range = Map(0, uid_base, RANGE);
-    help_make(Wanted::Closed, range, range)
+pub(crate) fn make_closed(ids: Range) -> Result<Pair, Failure> {
+    help_make(Wanted::Closed, &ids.maps(), &ids.maps())
+}
+
+/// [`make_closed`] with one user and one group in it, who are `uid` and `gid` outside.
+pub(crate) fn make_closed_for(uid: u32, gid: u32) -> Result<Pair, Failure> {
+    help_make(Wanted::Closed, &[Map(0, uid, 1)], &[Map(0, gid, 1)])
 }
 
 /// A user namespace for a mount on which the files of one user and one group appear as those of `target`, and what
 /// `target` makes becomes theirs. Nobody else's files can be made or changed through such a mount.
 pub(crate) fn map_owner(uid: u32, gid: u32, target: u32) -> Result<OwnedFd, Failure> {
-    help_make(Wanted::Map, Map(uid, target, 1), Map(gid, target, 1)).map(|made| made.user)
+    help_make(Wanted::Map, &[Map(uid, target, 1)], &[Map(gid, target, 1)]).map(|made| made.user)
 }
 
-fn help_make(wanted: Wanted, uids: Map, gids: Map) -> Result<Pair, Failure> {
+fn help_make(wanted: Wanted, uids: &[Map], gids: &[Map]) -> Result<Pair, Failure> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .step("make socket pair", || "for the namespace helper".to_owned())?;
     let helper =
@@ -121,7 +118,7 @@ fn help_make(wanted: Wanted, uids: Map, gids: Map) -> Result<Pair, Failure> {
     made
 }
 
-fn collect(helper: BorrowedFd<'_>, pid: Pid, uids: Map, gids: Map) -> Result<Pair, Failure> {
+fn collect(helper: BorrowedFd<'_>, pid: Pid, uids: &[Map], gids: &[Map]) -> Result<Pair, Failure> {
     let pid = pid.as_raw_nonzero();
     let (mut namespaces, mut door) = (None, Vec::new());
     let namespace = |kind: &str| {
@@ -133,9 +130,10 @@ fn collect(helper: BorrowedFd<'_>, pid: Pid, uids: Map, gids: Map) -> Result<Pai
         match wait_for::<FromHelper>(helper)? {
             (FromHelper::Unshared, _) => {
                 namespaces = Some((namespace("user")?, namespace("net")?));
-                for (file, Map(inside, outside, count)) in [("uid_map", uids), ("gid_map", gids)] {
+                for (file, maps) in [("uid_map", uids), ("gid_map", gids)] {
                     let path = format!("/proc/{pid}/{file}");
-                    let map = format!("{inside} {outside} {count}\n");
+                    let line = |Map(inside, outside, count): &Map| format!("{inside} {outside} {count}\n");
+                    let map: String = maps.iter().map(line).collect();
                     std::fs::write(&path, &map).step("write id map", || format!("{} to {path}", map.trim()))?;
                 }
                 socket::send(helper, &Mapped(0), None).map_err(lost)?;

@@ -7,7 +7,9 @@ use std::path::Path;
 use ostler_wire::{Failure, FailureKind};
 use rustix::thread::UnshareFlags;
 
+use crate::ids::Range;
 use crate::launcher::{UID_FIRST, seal};
+use crate::standing::{self, Standing};
 use crate::step::{Step, failure};
 use crate::{guest_image, pair, terminal, worker};
 
@@ -30,12 +32,24 @@ pub(super) fn namespaces() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Ids that a sandbox could have.
+fn first_ids() -> Result<Range, Failure> {
+    match Standing::of_this_process() {
+        Standing::Machine => Ok(Range::whole(UID_FIRST)),
+        Standing::Namespace => {
+            let first = standing::blocks()?.first().copied();
+            let none = || failure(FailureKind::System, "share out ids", "there are none");
+            first.map(|block| Range { base: block.first, count: block.size }).ok_or_else(none)
+        }
+    }
+}
+
 pub(super) fn door() -> Result<(), Failure> {
-    pair::make(UID_FIRST).map(drop)
+    pair::make(first_ids()?).map(drop)
 }
 
 pub(super) fn overlay(scratch: &Path) -> Result<(), Failure> {
-    worker::trial::mount_root(scratch, UID_FIRST)
+    worker::trial::mount_root(scratch, first_ids()?)
 }
 
 pub(super) fn seccomp() -> Result<(), Failure> {

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::trial::Trial;
 use crate::launcher::LauncherError;
 use crate::process;
+use crate::standing;
 use crate::step::{Step, failure};
 
 pub use crate::cgroup::Gap;
@@ -58,7 +59,7 @@ impl Attempt {
     /// All, in the order in which they are tried.
     pub const ALL: [Self; 6] = [Self::Namespaces, Self::Door, Self::Overlay, Self::Limits, Self::Seccomp, Self::Guest];
 
-    /// Whether only root can try it.
+    /// Whether it is tried as root, or as root of a user namespace.
     #[must_use]
     pub fn needs_root(self) -> bool {
         !matches!(self, Self::Seccomp | Self::Guest)
@@ -99,8 +100,14 @@ pub fn run(plan: &Plan, mut out: impl Write) -> Result<(), LauncherError> {
     }
     // Ctrl-C at the terminal ends who asks; the probe still takes away what it made. A leader of a session stays in it.
     let _ = rustix::process::setsid();
+    // In a namespace of one's own, other users cannot be told apart any more.
+    let place = trusted(&plan.place);
+    let become_root =
+        || if plan.attempts.iter().any(|attempt| attempt.needs_root()) { standing::become_root() } else { Ok(()) };
+    let rights = become_root();
     for attempt in &plan.attempts {
-        let refused = attempt_one(*attempt, plan).err();
+        let may = if attempt.needs_root() { rights.clone() } else { Ok(()) };
+        let refused = may.and_then(|()| attempt_one(*attempt, plan, &place)).err();
         let line = serde_json::to_string(&Outcome { attempt: *attempt, refused });
         // Nobody may be listening any more; what was begun is taken away all the same.
         let _ = line.map_err(std::io::Error::from).and_then(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
@@ -108,14 +115,14 @@ pub fn run(plan: &Plan, mut out: impl Write) -> Result<(), LauncherError> {
     Ok(())
 }
 
-fn attempt_one(attempt: Attempt, plan: &Plan) -> Result<(), Failure> {
+fn attempt_one(attempt: Attempt, plan: &Plan, place: &Result<PathBuf, Failure>) -> Result<(), Failure> {
     match attempt {
         Attempt::Namespaces => in_child(attempts::namespaces),
         Attempt::Door => in_child(attempts::door),
         Attempt::Seccomp => in_child(attempts::seccomp),
         Attempt::Guest => in_child_that_becomes_another(attempts::guest()?),
         Attempt::Overlay => {
-            let scratch = Scratch::make(&plan.place)?;
+            let scratch = Scratch::make(place.as_ref().map_err(Clone::clone)?)?;
             let tried = in_child(|| attempts::overlay(&scratch.0));
             tried.and(scratch.remove())
         }
@@ -132,8 +139,6 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn make(place: &Path) -> Result<Self, Failure> {
-        let place = place.canonicalize().step("find directory", || place.display().to_string())?;
-        ours_alone(&place)?;
         let path = place.join(format!(".ostler-doctor-{}", std::process::id()));
         // Open to be walked through: a namespace has no rights over folders of the host.
         let made = std::fs::DirBuilder::new().mode(0o755).create(&path);
@@ -144,6 +149,11 @@ impl Scratch {
     fn remove(self) -> Result<(), Failure> {
         std::fs::remove_dir_all(&self.0).step("remove directory", || self.0.display().to_string())
     }
+}
+
+fn trusted(place: &Path) -> Result<PathBuf, Failure> {
+    let place = place.canonicalize().step("find directory", || place.display().to_string())?;
+    ours_alone(&place).map(|()| place)
 }
 
 /// Root works by path below this folder: nobody else may exchange a part of the path meanwhile. Otherwise nothing is tried, which

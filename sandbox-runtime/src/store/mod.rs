@@ -5,6 +5,7 @@
 //!   blobs/sha256/<hex>           manifests, configurations, layers as they came
 //!   layers/<diff id hex>/        the same layers unpacked, ids as in the archive    0700
 //!   names/<name>                 "sha256:<hex>" of a manifest                       0755
+//!   owned/<range>/<hex>/         layers with the ids of a sandbox, where a mount cannot show them so    0700
 //!   tmp/                         half-made things; emptied by the next import       0700
 //!   sandboxes/<id>/              files of sandboxes, owned by the launcher          0700
 //!   trash/                       being removed by the launcher                      0700
@@ -16,6 +17,7 @@
 //! everything but `sandboxes/` and `trash/`. It does not fetch from registries.
 
 mod import;
+mod owned;
 mod unpack;
 
 use std::fs;
@@ -67,6 +69,21 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: EntryRefusal,
+    },
+    /// A file of an image belongs to somebody who is not there in a sandbox.
+    #[error(
+        "{path} belongs to {uid}:{gid}, and a sandbox here has {count} ids; more are in /etc/subuid and /etc/subgid after: \
+         usermod --add-subuids 1000000-3097151 --add-subgids 1000000-3097151 USER"
+    )]
+    NoSuchId {
+        /// In the layer.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// Ids of a sandbox.
+        count: u32,
     },
     /// The file changed while it was read.
     #[error("{path} changed while it was being imported")]

@@ -188,11 +188,15 @@ mod tests {
         let limits =
             Limits { memory, pids: 10, cpu_millis: 10, cpu_weight: 1, io_weight: 1, disk: 1 << 30, files: 1000 };
         let job = Job {
-            record: Record::new("01jd3kq4v5w6x7y8z9a0b1c2d3".to_owned(), image.to_owned(), 0x7000_0000),
+            record: Record::new(
+                "01jd3kq4v5w6x7y8z9a0b1c2d3".to_owned(),
+                image.to_owned(),
+                crate::ids::Range::whole(0x7000_0000),
+            ),
             repository: None,
             limits,
             store: Store::create(place.path()).unwrap(),
-            cgroups: Cgroups::detect("t").unwrap(),
+            cgroups: Cgroups::detect("t", crate::standing::Standing::Machine).unwrap(),
             mount_point: place.path().to_owned(),
             weakened: crate::defence::Weakened::default(),
             certificates: Some(place.path().to_owned()),

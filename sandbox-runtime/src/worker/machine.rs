@@ -47,8 +47,8 @@ const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
 const CLOSED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 
 /// Lays the tree out at `rootfs` in the current directory (the staging tmpfs). `owner` is a user namespace that maps the
-/// repository's owner to the sandbox's root.
-pub(super) fn lay_out(repository: &Repository, owner: BorrowedFd<'_>) -> Result<(), Failure> {
+/// repository's owner to the sandbox's root; without it they are the same.
+pub(super) fn lay_out(repository: &Repository, owner: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
     let repository_tree = open_repository(repository)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("ostler", ROOTFS, "tmpfs", flags, Some(c"mode=0755,size=64k,nr_inodes=64"))
@@ -68,7 +68,7 @@ pub(super) fn lay_out(repository: &Repository, owner: BorrowedFd<'_>) -> Result<
         set |= libc::MOUNT_ATTR_RDONLY;
     }
     let shown = || repository.folder.clone();
-    change_mount(&repository_tree, set, Some(owner)).step("map owner of repository", shown)?;
+    change_mount(&repository_tree, set, owner).step("map owner of repository", shown)?;
     place(&repository_tree, "repository").step("attach repository", shown)?;
     seal_root()
 }

@@ -28,7 +28,7 @@ pub(crate) mod trial;
 
 use std::cell::OnceCell;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Cgroups};
 use crate::defence::{Defence, Weakened};
+use crate::ids::Range;
 use crate::process;
+use crate::standing::Standing;
 use crate::step::{Step, failure};
 use crate::store::{ImageId, Store, StoreError};
 use executor::Guest;
@@ -123,6 +125,11 @@ pub(crate) fn run(job: &Job, descriptors: Descriptors) -> i32 {
             {
                 // Nobody is left to end what was begun.
                 groups.kill();
+                if !job.cgroups.can_end() {
+                    process::children().into_iter().for_each(|pid| {
+                        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                    });
+                }
             }
             2
         }
@@ -155,19 +162,20 @@ impl Worker<'_> {
 
     fn make_workspace(&self, groups: &cgroup::Leaf) -> Result<record::Written, Failure> {
         let Job { record, store, mount_point, certificates, weakened, .. } = self.job;
-        let layers = layers(store, &record.image)?;
+        let ids = record.ids();
+        let layers = layers(store, &record.image, ids)?;
         let files = store.sandbox(&record.sandbox);
         let written = make_files(&files, record)?;
-        let pair = crate::pair::make(record.uid_base)?;
+        let pair = crate::pair::make(ids)?;
         for (kind, made) in &pair.door {
             self.tell(&Report::Door(*kind), Some(made))?;
         }
         let certificates = certificates.as_deref().map(staging::read_certificates).transpose()?;
         let staging = staging::enter(mount_point)?;
         certificates.map(|content| staging.add_certificates(&content)).transpose()?;
-        overlay::mount(&layers, &files, pair.user.as_fd(), weakened)?;
+        overlay::mount(&layers, &files, shown_as(&pair), weakened)?;
         if !weakened.lacks(Defence::TreeCheck) {
-            overlay::check_tree(record.uid_base)?;
+            overlay::check_tree(ids)?;
         }
         self.begin(staging, &pair, groups)?;
         Ok(written)
@@ -175,10 +183,19 @@ impl Worker<'_> {
 
     fn make_service(&self, repository: &Repository, groups: &cgroup::Leaf) -> Result<(), Failure> {
         let Job { record, mount_point, .. } = self.job;
-        let pair = crate::pair::make_closed(record.uid_base)?;
-        let owner = crate::pair::map_owner(repository.uid, repository.gid, record.uid_base)?;
+        let Repository { uid, gid, .. } = *repository;
+        if !Standing::of_this_process().can_map_mounts() {
+            // Its files cannot be shown as another's: git is the owner in there.
+            let pair = crate::pair::make_closed_for(uid, gid)?;
+            let staging = staging::enter(mount_point)?;
+            machine::lay_out(repository, None)?;
+            return self.begin(staging, &pair, groups);
+        }
+        let ids = record.ids();
+        let pair = crate::pair::make_closed(ids)?;
+        let owner = crate::pair::map_owner(uid, gid, ids.base)?;
         let staging = staging::enter(mount_point)?;
-        machine::lay_out(repository, owner.as_fd())?;
+        machine::lay_out(repository, Some(owner.as_fd()))?;
         self.begin(staging, &pair, groups)
     }
 
@@ -250,9 +267,22 @@ impl Worker<'_> {
     }
 }
 
-fn layers(store: &Store, image: &str) -> Result<Vec<PathBuf>, Failure> {
+/// The namespace with whose ids layers are shown; `None` where they bear them.
+fn shown_as(pair: &crate::pair::Pair) -> Option<BorrowedFd<'_>> {
+    Standing::of_this_process().can_map_mounts().then(|| pair.user.as_fd())
+}
+
+/// The layers of an image, top first; copies with the sandbox's ids where a mount cannot show them so.
+fn layers(store: &Store, image: &str, ids: Range) -> Result<Vec<PathBuf>, Failure> {
     let unknown = || failure(FailureKind::Invalid, "resolve image", format!("{image:?} is no manifest digest"));
-    store.layers(&ImageId::parse(image).ok_or_else(unknown)?).map_err(|error| {
+    let image = ImageId::parse(image).ok_or_else(unknown)?;
+    let found = store.layers(&image).and_then(|layers| {
+        if Standing::of_this_process().can_map_mounts() {
+            return Ok(layers);
+        }
+        layers.iter().map(|layer| store.layer_of(ids, layer)).collect()
+    });
+    found.map_err(|error| {
         let kind = match error {
             StoreError::UnknownImage { .. } | StoreError::MissingLayer { .. } => FailureKind::NotFound,
             StoreError::NoSpace { .. } => FailureKind::NoSpace,
@@ -278,7 +308,7 @@ fn make_files(files: &Path, record: &Record) -> Result<record::Written, Failure>
     for (name, mode) in [(UPPER, 0o755), (overlay::WORK, 0o700)] {
         let directory = files.join(name);
         if !directory.exists() {
-            make(&directory, mode, record.uid_base)?;
+            make(&directory, mode, record.ids().base)?;
         }
     }
     Ok(written)

@@ -18,6 +18,7 @@ use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mov
 
 use super::staging::{LOWER, ROOTFS};
 use crate::defence::{Defence, Weakened};
+use crate::ids::Range;
 use crate::process::last_errno;
 use crate::step::{Step, failure};
 
@@ -38,11 +39,11 @@ const OPTIONS: &str = "userxattr,metacopy=off,index=off,redirect_dir=nofollow";
 const REAL: [&str; 5] = ["dev", "proc", "sys", "tmp", "workspace"];
 
 /// Mounts the overlay at `rootfs` in the current directory (the staging tmpfs). `layers` are top first, `files`
-/// holds upper and work, `user` is the user namespace whose map the layers get.
+/// holds upper and work, `user` is the user namespace whose map the layers get; without it they bear the sandbox's ids.
 pub(super) fn mount(
     layers: &[PathBuf],
     files: &Path,
-    user: BorrowedFd<'_>,
+    user: Option<BorrowedFd<'_>>,
     weakened: &Weakened,
 ) -> Result<(), Failure> {
     if layers.is_empty() || layers.len() > MOST_LAYERS {
@@ -80,12 +81,12 @@ pub(super) fn mount(
     Ok(())
 }
 
-/// Attaches a read-only view of a layer whose ids are mapped by the user namespace.
-fn attach(layer: &Path, place: &str, user: BorrowedFd<'_>) -> Result<(), Failure> {
+/// Attaches a read-only view of a layer whose ids are mapped by the user namespace, if there is one.
+fn attach(layer: &Path, place: &str, user: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, layer, flags).step("clone layer", || layer.display().to_string())?;
     let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    change_mount(&tree, set, Some(user)).step("map ids of layer", || layer.display().to_string())?;
+    change_mount(&tree, set, user).step("map ids of layer", || layer.display().to_string())?;
     rustix::fs::mkdir(place, Mode::from_raw_mode(0o755)).step("make staging directory", || place.to_owned())?;
     move_mount(&tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("attach layer", || place.to_owned())
 }
@@ -113,14 +114,14 @@ pub(super) fn change_mount(tree: &OwnedFd, set: u64, user: Option<BorrowedFd<'_>
 }
 
 /// Refuses a tree in which a place that is mounted over is not a directory, and makes the ones that are
-/// missing. They belong to the sandbox, whose first uid and gid is `uid_base`.
-pub(super) fn check_tree(uid_base: u32) -> Result<(), Failure> {
+/// missing. They belong to the sandbox's root.
+pub(super) fn check_tree(ids: Range) -> Result<(), Failure> {
     let root = open_real(CWD, ROOTFS).step("open", || ROOTFS.to_owned())?;
     for name in REAL {
         match open_real(root.as_fd(), name) {
             Ok(_) => {}
             Err(Errno::NOENT) => {
-                make(&root, name, uid_base).step("make directory", || format!("/{name} in the sandbox"))?
+                make(&root, name, ids.base).step("make directory", || format!("/{name} in the sandbox"))?
             }
             Err(error @ (Errno::LOOP | Errno::NOTDIR)) => {
                 let refused =

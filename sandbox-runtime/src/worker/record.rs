@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use ostler_wire::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 
+use crate::ids::{Range, WHOLE};
 use crate::step::{Step, failure};
 
 /// Newest version that this program writes and reads.
@@ -25,8 +26,15 @@ pub(crate) struct Record {
     pub(crate) sandbox: String,
     /// Digest of the image's manifest.
     pub(crate) image: String,
-    /// First host uid and gid of its range.
-    pub(crate) uid_base: u32,
+    /// First uid and gid of its range.
+    uid_base: u32,
+    /// How many there are in it. Absent in records of launchers that had only whole ranges.
+    #[serde(default = "whole")]
+    uid_count: u32,
+}
+
+fn whole() -> u32 {
+    WHOLE
 }
 
 /// A record that was written and is not yet known to be on the disk.
@@ -47,8 +55,13 @@ impl Written {
 }
 
 impl Record {
-    pub(crate) fn new(sandbox: String, image: String, uid_base: u32) -> Self {
-        Self { version: VERSION, sandbox, image, uid_base }
+    pub(crate) fn new(sandbox: String, image: String, ids: Range) -> Self {
+        Self { version: VERSION, sandbox, image, uid_base: ids.base, uid_count: ids.count }
+    }
+
+    /// The uids and gids that its files bear.
+    pub(crate) fn ids(&self) -> Range {
+        Range { base: self.uid_base, count: self.uid_count }
     }
 
     /// Writes the record into `directory` if it is not there already.
@@ -95,9 +108,16 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let directory = tempfile::tempdir().unwrap();
-        let record = Record::new("01".to_owned(), "sha256:00".to_owned(), 0x7000_0000);
+        let record = Record::new("01".to_owned(), "sha256:00".to_owned(), Range { base: 0x7000_0000, count: 4096 });
         record.write(directory.path()).unwrap().sync().unwrap();
         assert_eq!(Record::read(directory.path()).unwrap(), Some(record));
+    }
+
+    #[test]
+    fn a_record_without_a_count_has_a_whole_range() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(FILE), r#"{"version":1,"sandbox":"a","image":"b","uid_base":7}"#).unwrap();
+        assert_eq!(Record::read(directory.path()).unwrap().unwrap().ids(), Range::whole(7));
     }
 
     #[test]

@@ -267,7 +267,7 @@ mod tests {
             record: crate::worker::record::Record::new(
                 sandbox.to_owned(),
                 "kernel.core_pattern=|/x".to_owned(),
-                65_536,
+                crate::ids::Range::whole(65_536),
             ),
             repository: None,
             limits: ostler_wire::launcher::Limits {
@@ -280,7 +280,7 @@ mod tests {
                 files: 1,
             },
             store: crate::store::Store::create(folder.path()).unwrap(),
-            cgroups: crate::cgroup::Cgroups::detect("tests").unwrap(),
+            cgroups: crate::cgroup::Cgroups::detect("tests", crate::standing::Standing::Machine).unwrap(),
             mount_point: "/somewhere".into(),
             weakened: Weakened::default(),
             certificates: None,

@@ -5,7 +5,7 @@
 //!   proc/           the host's, whole: the kernel refuses a new one in a sandbox where it is masked
 //!   sys/            the host's, with nothing mounted in it but an empty tmpfs in place of the control groups, so that
 //!                   libcontainer finds none to move processes in
-//!   dev/            six nodes, the sources of the sandbox's own
+//!   dev/            six nodes, the sources of the sandbox's own; the machine's where none can be made
 //!   certificates    what the operator trusts, the source of the sandbox's own; only where there is something
 //!   bundle/ state/  libcontainer's input and scratch
 //!   lower/<n>/      image layers, idmapped; only until the overlay is mounted
@@ -24,13 +24,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use ostler_wire::{Failure, FailureKind};
-use rustix::fs::{FileType, Mode, OFlags, makedev};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, stat};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
+    mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, pivot_root};
 use rustix::thread::UnshareFlags;
 
+use super::overlay::change_mount;
+use crate::standing::Standing;
 use crate::step::{Step, failure};
 
 /// Where libcontainer finds its specification.
@@ -106,25 +109,61 @@ impl Staging {
     /// Makes the tmpfs the root of this process and detaches everything else.
     pub(super) fn leave_host(self) -> Result<(), Failure> {
         mount_bind_recursive("/proc", "proc").step("bind", || "/proc into staging".to_owned())?;
-        mount_bind("/sys", "sys").step("bind", || "/sys into staging".to_owned())?;
+        match Standing::of_this_process() {
+            Standing::Machine => mount_bind("/sys", "sys").step("bind", || "/sys into staging".to_owned())?,
+            Standing::Namespace => mount_new_sys()?,
+        }
         let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV | MountFlags::RDONLY;
         mount("ostler", "sys/fs/cgroup", "tmpfs", flags, Some(c"mode=0555,size=4k"))
             .step("mount", || "an empty tmpfs over the control groups in staging".to_owned())?;
-        let umask = rustix::process::umask(Mode::empty());
-        for (name, major, minor) in DEVICES {
-            let mode = Mode::from_raw_mode(0o666);
-            rustix::fs::mknodat(
-                rustix::fs::CWD,
-                format!("dev/{name}"),
-                FileType::CharacterDevice,
-                mode,
-                makedev(major, minor),
-            )
-            .step("make device", || format!("/dev/{name} in staging"))?;
+        match Standing::of_this_process() {
+            Standing::Machine => make_devices()?,
+            Standing::Namespace => bind_devices()?,
         }
-        rustix::process::umask(umask);
         pivot_root(".", ".").step("pivot root", || "into staging".to_owned())?;
         unmount(".", UnmountFlags::DETACH).step("detach", || "the host's file systems".to_owned())?;
         chdir("/").step("enter staging", || "after the pivot".to_owned())
     }
+}
+
+/// The machine's can only be had with all that is mounted in it, where libcontainer would find control groups. A new one shows a
+/// network namespace, of which the mounter must be root: an empty one of the worker's own, which needs no network.
+fn mount_new_sys() -> Result<(), Failure> {
+    // SAFETY: this process has one thread.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+        .step("unshare", || "a network namespace".to_owned())?;
+    // Writable, like the machine's: where it is not, the kernel refuses a sandbox one that libcontainer makes read-only later.
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    mount("ostler", "sys", "sysfs", flags, None).step("mount", || "a new /sys in staging".to_owned())
+}
+
+fn make_devices() -> Result<(), Failure> {
+    let umask = rustix::process::umask(Mode::empty());
+    for (name, major, minor) in DEVICES {
+        let (mode, number) = (Mode::from_raw_mode(0o666), makedev(major, minor));
+        rustix::fs::mknodat(CWD, format!("dev/{name}"), FileType::CharacterDevice, mode, number)
+            .step("make device", || format!("/dev/{name} in staging"))?;
+    }
+    rustix::process::umask(umask);
+    Ok(())
+}
+
+/// Only root of the machine makes nodes. The machine's own are shared by all sandboxes then, as any user shares them.
+fn bind_devices() -> Result<(), Failure> {
+    for (name, major, minor) in DEVICES {
+        let (device, place) = (format!("/dev/{name}"), format!("dev/{name}"));
+        let found = stat(&device).step("inspect device", || device.clone())?;
+        let is_device = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+        if !is_device || found.st_rdev != makedev(major, minor) {
+            let words = format!("{device} is not the device that it should be");
+            return Err(failure(FailureKind::System, "bind device", words));
+        }
+        std::fs::write(&place, "").step("make device", || format!("{place} in staging"))?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, &device, flags).step("bind device", || device.clone())?;
+        change_mount(&tree, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC, None)
+            .and_then(|()| move_mount(&tree, "", CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH))
+            .step("bind device", || device.clone())?;
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod fuzzed;
 mod hostile;
 mod lifecycle;
 mod limits;
+mod ordinary;
 mod posture;
 mod rights;
 mod support;

@@ -85,8 +85,13 @@ pub struct Bench {
     pub directory: tempfile::TempDir,
     /// Tells the benches of one process apart.
     number: u32,
+    /// Whether its launcher is an ordinary user's.
+    is_ordinary: bool,
     child: Option<Child>,
 }
+
+/// Subordinate ids of an ordinary user, as distributions give them.
+pub const SUBORDINATE: u32 = 65_536;
 
 impl Bench {
     pub fn new() -> Self {
@@ -111,9 +116,57 @@ impl Bench {
         config.uid_first = 0x1000_0000 + ((std::process::id() + number) % 384) * 64 * 65_536;
         config.uid_ranges = 64;
         change(&mut config);
-        let mut bench = Self { config, image, directory, number, child: None };
+        let mut bench = Self { config, image, directory, number, is_ordinary: false, child: None };
         bench.start();
         bench
+    }
+
+    /// With a launcher that an ordinary user starts, who has the first of the bench's uids as subordinate ones.
+    pub fn ordinary() -> Self {
+        let mut bench = Self::with(|config| config.guest = None);
+        stop(&mut bench.child);
+        bench.is_ordinary = true;
+        // In the namespace of its launcher a host of the same user is root.
+        (bench.config.host_uid, bench.config.host_gid) = (0, 0);
+        let user = bench.user();
+        let own = |path: &Path| std::os::unix::fs::lchown(path, Some(user), Some(user)).unwrap();
+        // What root has imported becomes the user's: all of it belongs to uid 0 of the image.
+        let mut open = vec![bench.directory.path().to_owned()];
+        while let Some(directory) = open.pop() {
+            own(&directory);
+            for entry in fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_dir() { open.push(entry.path()) } else { own(&entry.path()) }
+            }
+        }
+        for (name, text) in [
+            ("passwd", format!("root:x:0:0::/:/bin/sh\nordinary:x:{user}:{user}::/nonexistent:/bin/sh\n")),
+            ("group", format!("root:x:0:\nordinary:x:{user}:\n")),
+            ("subuid", format!("ordinary:{}:{SUBORDINATE}\n", bench.config.uid_first)),
+            ("subgid", format!("ordinary:{}:{SUBORDINATE}\n", bench.config.uid_first)),
+        ] {
+            fs::write(bench.directory.path().join(name), text).unwrap();
+        }
+        bench.start();
+        bench
+    }
+
+    /// The ordinary user: the last of the bench's own uids.
+    pub fn user(&self) -> u32 {
+        self.config.uid_first + self.config.uid_ranges * 65_536 - 1
+    }
+
+    /// In a mount namespace of its own the machine's users are those of the bench.
+    fn as_ordinary_user(&self) -> Command {
+        let files = self.directory.path().display();
+        let user = self.user();
+        let script = format!(
+            "for name in passwd group subuid subgid; do touch /etc/$name && mount --bind {files}/$name /etc/$name || exit 1; done
+            touch {files}/program && mount --bind \"$1\" {files}/program && cd / &&
+            exec setpriv --reuid {user} --regid {user} --clear-groups --inh-caps=-all {files}/program \"$2\""
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+        command
     }
 
     /// Starts the launcher, again after it was killed.
@@ -124,7 +177,14 @@ impl Bench {
     }
 
     pub fn try_start(&self) -> Result<Spawned, ostler_sandbox::client::launcher::LauncherClientError> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ostler-sandbox-launcher"));
+        let program = env!("CARGO_BIN_EXE_ostler-sandbox-launcher");
+        let mut command = if self.is_ordinary {
+            let mut command = self.as_ordinary_user();
+            command.arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
         command.arg(self.config.to_argument().unwrap());
         spawn_launcher(command, &self.config.socket, &self.log_path(), PATIENCE)
     }
@@ -142,7 +202,19 @@ impl Bench {
     }
 
     pub async fn connect(&self, epoch: u64) -> (Launcher, Vec<String>) {
-        Launcher::connect(&self.config.socket, epoch).await.unwrap_or_else(|error| panic!("{}", words(&error)))
+        // A launcher takes its own user for the host. The one thread of the test is that user while it connects.
+        let act_as = |user: u32| {
+            let [root, user] = [0, user].map(rustix::process::Uid::from_raw);
+            rustix::thread::set_thread_res_uid(root, user, root).unwrap();
+        };
+        if self.is_ordinary {
+            act_as(self.user());
+        }
+        let connected = Launcher::connect(&self.config.socket, epoch).await;
+        if self.is_ordinary {
+            act_as(0);
+        }
+        connected.unwrap_or_else(|error| panic!("{}\n{}", words(&error), self.log()))
     }
 
     pub async fn create(&self, launcher: &Launcher, id: &str) -> Started {
@@ -183,12 +255,16 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // SIGTERM ends every sandbox before the launcher.
-            let pid = rustix::process::Pid::from_child(&child);
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            let _ = child.wait();
-        }
+        stop(&mut self.child);
+    }
+}
+
+fn stop(child: &mut Option<Child>) {
+    if let Some(mut child) = child.take() {
+        // SIGTERM ends every sandbox before the launcher.
+        let pid = rustix::process::Pid::from_child(&child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = child.wait();
     }
 }
 

@@ -9,18 +9,23 @@ pub fn outside(pid: i32) -> Value {
     serde_json::from_str(&reader::read(&pid.to_string()).to_string()).unwrap()
 }
 
-/// The canonical form. `base` is the first uid of the sandbox on the machine.
+/// The canonical form. `base` is the first uid of the sandbox on the machine, which has a whole range.
 pub fn canonical(mut posture: Value, base: u32) -> Value {
+    for map in ["uid_map", "gid_map"] {
+        assert_eq!(posture[map], json!([[0, base, 65_536]]));
+        posture[map] = json!([[0, "base", 65_536]]);
+    }
+    without_numbers(posture, base)
+}
+
+/// [`canonical`] with the id maps as they are.
+pub fn without_numbers(mut posture: Value, base: u32) -> Value {
     let machine = outside(std::process::id() as i32);
     for (name, namespace) in posture["namespaces"].as_object_mut().unwrap() {
         if !namespace.is_null() {
             let own = *namespace != machine["namespaces"][name];
             *namespace = json!(if own { "own" } else { "the machine's" });
         }
-    }
-    for map in ["uid_map", "gid_map"] {
-        assert_eq!(posture[map], json!([[0, base, 65_536]]));
-        posture[map] = json!([[0, "base", 65_536]]);
     }
     for ids in ["uid", "gid"] {
         for id in posture[ids].as_array_mut().unwrap() {

@@ -17,5 +17,6 @@ mod support;
 
 mod canonical;
 mod git;
+mod ordinary;
 mod runc;
 mod whole;

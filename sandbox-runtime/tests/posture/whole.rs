@@ -18,7 +18,7 @@ fn pretty(value: &Value) -> String {
 /// What each process has of its own, and what looks different from outside. All else is the same for every process.
 const OWN: [&str; 5] = ["descriptors", "directory", "environment", "cgroup", "root"];
 
-fn without(mut posture: Value, fields: &[&str]) -> Value {
+pub fn without(mut posture: Value, fields: &[&str]) -> Value {
     for field in fields {
         posture.as_object_mut().unwrap().remove(*field);
     }
@@ -26,7 +26,7 @@ fn without(mut posture: Value, fields: &[&str]) -> Value {
 }
 
 /// Number on the machine of a process that the sandbox knows by another.
-fn on_the_machine(base: u32, inside: &str) -> i32 {
+pub fn on_the_machine(base: u32, inside: &str) -> i32 {
     let is_it = |status: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
         line.split_whitespace().last() == Some(inside)

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use ostler_protocol::{ApiError, ErrorCode};
+use ostler_sandbox::wire::{Failure, FailureKind};
 
 use super::bench::printer;
 use crate::api::TokenError;
@@ -23,7 +24,7 @@ fn kind(error: &CliError) -> usize {
     match error {
         CliError::Api(_) => 0,
         CliError::Up(_) => 1,
-        CliError::NeedsRoot { .. } => 2,
+        CliError::WithoutRoot { .. } => 2,
         CliError::NotRunning { .. } => 3,
         CliError::Discovery(_) => 4,
         CliError::Token(_) => 5,
@@ -103,7 +104,15 @@ fn typo() -> Problem {
 fn of_this_side() -> Vec<CliError> {
     let path = || PathBuf::from("/run/ostler/token");
     vec![
-        CliError::NeedsRoot { command: "ostler up", why: "its launcher makes sandboxes" },
+        CliError::WithoutRoot {
+            command: "ostler images",
+            source: Failure {
+                kind: FailureKind::System,
+                op: "find program".into(),
+                errno: 0,
+                detail: "`newuidmap` is missing; as root: apt-get install uidmap (shadow-utils on Fedora)".into(),
+            },
+        },
         CliError::Discovery(DiscoveryError::NoFolder),
         CliError::Token(TokenError::Read { path: path(), source: refused() }),
         CliError::Token(TokenError::Exposed { path: path(), mode: 0o644 }),
@@ -125,7 +134,7 @@ fn of_this_side() -> Vec<CliError> {
         CliError::NoAuthor { what: "name", key: "user.name" },
         CliError::Stdin(refused()),
         CliError::File { operation: "read", path: path(), source: refused() },
-        CliError::Launcher { source: ostler_sandbox::launcher::LauncherError::NotRoot },
+        CliError::Launcher { source: ostler_sandbox::launcher::LauncherError::Threads },
         CliError::Images {
             operation: "import the image",
             source: ostler_sandbox::store::StoreError::Busy { path: "/var/lib/ostler/store".into() },

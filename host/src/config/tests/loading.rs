@@ -218,6 +218,7 @@ fn a_file_that_was_named_must_be_there_and_the_flag_names_it_before_the_environm
         let inputs = Inputs {
             file: file.map(Into::into),
             default_file: room.path("default.toml"),
+            is_root: true,
             variables: &variables,
             flags: Vec::new(),
             folder: room.folder.path().to_owned(),
@@ -231,4 +232,35 @@ fn a_file_that_was_named_must_be_there_and_the_flag_names_it_before_the_environm
         let error = missing.unwrap_err();
         assert!(matches!(&error, ConfigError::Read { path, .. } if path.ends_with("nope.toml")), "{error}");
     }
+}
+
+#[test]
+fn an_ordinary_user_has_folders_of_its_own() {
+    let room = Room::new();
+    fs::create_dir_all(room.path(".config/ostler")).unwrap();
+    fs::write(room.path("default.toml"), "[sandbox]\nimage = \"machine\"").unwrap();
+    let load = |is_root: bool, variables: &[(&str, String)]| {
+        let variables = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        let default_file = room.path("default.toml");
+        let inputs =
+            Inputs { file: None, default_file, is_root, variables: &variables, flags: Vec::new(), folder: "/x".into() };
+        let host = inputs.load().and_then(|loaded| loaded.host("/run".into())).unwrap();
+        (host.data.display().to_string(), host.image)
+    };
+    let home = ("HOME", room.folder.path().display().to_string());
+    let own_data = room.path(".local/share/ostler").display().to_string();
+    assert_eq!(load(true, std::slice::from_ref(&home)), ("/var/lib/ostler".into(), "machine".into()));
+    assert_eq!(load(false, std::slice::from_ref(&home)), (own_data.clone(), "machine".into()));
+    fs::write(room.path(".config/ostler/config.toml"), "[sandbox]\nimage = \"mine\"").unwrap();
+    assert_eq!(load(false, std::slice::from_ref(&home)), (own_data, "mine".into()));
+    assert_eq!(load(true, std::slice::from_ref(&home)).1, "machine", "root reads no file of another user");
+    let [elsewhere, said] = [("XDG_DATA_HOME", "/srv/me".to_owned()), ("OSTLER_DATA", "/said".to_owned())];
+    assert_eq!(load(false, &[home.clone(), elsewhere.clone()]).0, "/srv/me/ostler");
+    assert_eq!(load(false, &[home.clone(), elsewhere, said]).0, "/said");
+    // A relative path in such a variable is to be ignored, says the specification.
+    assert_eq!(
+        load(false, &[home, ("XDG_DATA_HOME", "here".to_owned())]).0,
+        room.path(".local/share/ostler").display().to_string()
+    );
+    assert_eq!(load(false, &[]).0, "/var/lib/ostler", "who has no home");
 }

@@ -46,7 +46,7 @@ impl Room {
         let environment: BTreeMap<&str, &str> = given.variables.iter().copied().collect();
         let variables = |name: &str| environment.get(name).map(OsString::from);
         let folder = Path::new("/current").to_owned();
-        Inputs { file: None, default_file, variables: &variables, flags: given.flags, folder }.load()
+        Inputs { file: None, default_file, is_root: true, variables: &variables, flags: given.flags, folder }.load()
     }
 
     /// What a person is told, with the folder of the test left out.

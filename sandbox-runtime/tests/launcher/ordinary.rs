@@ -1,0 +1,63 @@
+//! A launcher of an ordinary user: the same life and end of sandboxes, without root's groups and mounts.
+
+use std::path::PathBuf;
+
+use ostler_wire::launcher::Files;
+
+use super::support::{Bench, SUBORDINATE, cgroups_named, eventually, processes_where};
+
+/// Processes that have one of the user's subordinate ids, or run the guest as the user.
+fn processes_of(bench: &Bench) -> Vec<i32> {
+    let first = bench.config.uid_first;
+    processes_where("status", |status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+        let uid = line.split_whitespace().next().and_then(|uid| uid.parse::<u32>().ok());
+        uid.is_some_and(|uid| (first..first + SUBORDINATE).contains(&uid))
+    })
+}
+
+#[tokio::test]
+async fn an_ordinary_users_sandboxes_share_no_id_and_their_files_are_kept() {
+    let bench = Bench::ordinary();
+    let (launcher, _) = bench.connect(1).await;
+    let [one, other] = [1, 2].map(|number| bench.id(number));
+    let first = bench.create(&launcher, &one).await;
+    let second = bench.create(&launcher, &other).await;
+    assert!(first.info.uid_base.abs_diff(second.info.uid_base) >= 4096, "{:?} {:?}", first.info, second.info);
+    assert_eq!(cgroups_named(&one), Vec::<PathBuf>::new(), "no group of the machine's is the user's");
+    launcher.destroy(&one, Files::Keep).await.unwrap();
+    let again = bench.create(&launcher, &one).await;
+    assert_eq!((again.info.restored, again.info.uid_base), (true, first.info.uid_base));
+    launcher.destroy(&one, Files::Remove).await.unwrap();
+    launcher.destroy(&other, Files::Remove).await.unwrap();
+    assert!(!bench.files(&one).exists());
+    assert_eq!(processes_of(&bench), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn what_an_ordinary_users_launcher_leaves_when_it_is_killed_is_ended() {
+    let mut bench = Bench::ordinary();
+    let (launcher, _) = bench.connect(1).await;
+    let id = bench.id(1);
+    let started = bench.create(&launcher, &id).await;
+    assert!(!processes_of(&bench).is_empty());
+    bench.kill_launcher();
+    // Its host is still there, and the sandbox with it. The next launcher ends it, and keeps its files.
+    assert!(!processes_of(&bench).is_empty());
+    bench.start();
+    eventually("the sandbox ends", || processes_of(&bench).is_empty());
+    drop(started);
+    drop(launcher);
+    let (launcher, _) = bench.connect(2).await;
+    assert!(bench.create(&launcher, &id).await.info.restored);
+}
+
+#[tokio::test]
+async fn a_sandbox_that_nobody_can_reach_ends_by_itself() {
+    let mut bench = Bench::ordinary();
+    let (launcher, _) = bench.connect(1).await;
+    let started = bench.create(&launcher, &bench.id(1)).await;
+    bench.kill_launcher();
+    drop((launcher, started));
+    eventually("the sandbox ends", || processes_of(&bench).is_empty());
+}

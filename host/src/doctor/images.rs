@@ -1,6 +1,8 @@
 //! Is there something to make sandboxes from, and is it recent?
 
+use std::fs::{self, Metadata};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -15,15 +17,13 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const OLD_DAYS: u64 = 30;
 
 pub(super) fn examine(store: &Path, data: &Path, name: &str, looker: Looker) -> Vec<Check> {
+    // Layers are out of reach for everybody but root and the one whose store it is.
+    let own = |found: Metadata| found.uid() == rustix::process::geteuid().as_raw();
+    let may_look = looker == Looker::Root || fs::metadata(store).is_ok_and(own);
     let store = Store::at(store);
-    let image = store.resolve(name).and_then(|image| match store.check(&image) {
-        // Layers are out of reach for everybody but the one whose store it is.
-        Err(StoreError::Io { source, .. })
-            if source.kind() == ErrorKind::PermissionDenied && looker == Looker::Another =>
-        {
-            Ok(image)
-        }
-        checked => checked.map(|()| image),
+    let image = store.resolve(name).and_then(|image| match may_look {
+        true => store.check(&image).map(|()| image),
+        false => Ok(image),
     });
     let mut checks = vec![present(&image.as_ref().map(|image| image.as_str()), name, data).of("images.present")];
     if image.is_ok() {

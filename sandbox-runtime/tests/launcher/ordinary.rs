@@ -1,10 +1,11 @@
 //! A launcher of an ordinary user: the same life and end of sandboxes, without root's groups and mounts.
 
+use std::fs;
 use std::path::PathBuf;
 
 use ostler_wire::launcher::Files;
 
-use super::support::{Bench, SUBORDINATE, cgroups_named, eventually, processes_where};
+use super::support::{Bench, LIMITS, SUBORDINATE, cgroups_named, eventually, processes_where};
 
 /// Processes that have one of the user's subordinate ids, or run the guest as the user.
 fn processes_of(bench: &Bench) -> Vec<i32> {
@@ -60,4 +61,27 @@ async fn a_sandbox_that_nobody_can_reach_ends_by_itself() {
     bench.kill_launcher();
     drop((launcher, started));
     eventually("the sandbox ends", || processes_of(&bench).is_empty());
+}
+
+#[tokio::test]
+async fn groups_that_were_given_to_the_user_limit_and_end_its_sandboxes() {
+    let bench = Bench::ordinary_with_groups();
+    // The log begins with that of root's launcher, and of one without groups.
+    let log = bench.log();
+    let last = log.rsplit("told to end by a signal").next().unwrap();
+    assert!(!last.contains("without root it needs a control group"), "{last}");
+    let (launcher, _) = bench.connect(1).await;
+    let id = bench.id(1);
+    bench.create(&launcher, &id).await;
+    let groups = cgroups_named(&id);
+    assert!(groups.len() >= 3, "memory, pids, cpu: {groups:?}");
+    let is_below = |group: &PathBuf| bench.delegated().iter().any(|delegated| group.starts_with(delegated));
+    assert!(groups.iter().all(is_below), "{groups:?}");
+    let read = |file: &str| groups.iter().find_map(|group| fs::read_to_string(group.join(file)).ok());
+    let memory = read("memory.limit_in_bytes").or_else(|| read("memory.max")).unwrap();
+    assert_eq!(memory.trim(), LIMITS.memory.to_string());
+    assert_eq!(read("pids.max").unwrap().trim(), LIMITS.pids.to_string());
+    launcher.destroy(&id, Files::Remove).await.unwrap();
+    assert_eq!(cgroups_named(&id), Vec::<PathBuf>::new());
+    assert_eq!(processes_of(&bench), Vec::<i32>::new());
 }

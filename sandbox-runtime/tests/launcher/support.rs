@@ -87,6 +87,8 @@ pub struct Bench {
     number: u32,
     /// Whether its launcher is an ordinary user's.
     is_ordinary: bool,
+    /// Control groups that were given to that user, and that the launcher is started in.
+    delegated: Vec<PathBuf>,
     child: Option<Child>,
 }
 
@@ -116,7 +118,8 @@ impl Bench {
         config.uid_first = 0x1000_0000 + ((std::process::id() + number) % 384) * 64 * 65_536;
         config.uid_ranges = 64;
         change(&mut config);
-        let mut bench = Self { config, image, directory, number, is_ordinary: false, child: None };
+        let mut bench =
+            Self { config, image, directory, number, is_ordinary: false, delegated: Vec::new(), child: None };
         bench.start();
         bench
     }
@@ -150,6 +153,35 @@ impl Bench {
         bench
     }
 
+    /// [`Bench::ordinary`], started in control groups that were given to its user, one in each hierarchy.
+    pub fn ordinary_with_groups() -> Self {
+        let mut bench = Self::ordinary();
+        stop(&mut bench.child);
+        let name = format!("delegated-{}", bench.id(0));
+        let root = PathBuf::from("/sys/fs/cgroup");
+        let hierarchies = if root.join("cgroup.controllers").exists() {
+            vec![root]
+        } else {
+            ["memory", "pids", "cpu", "unified"].map(|hierarchy| root.join(hierarchy)).into()
+        };
+        for hierarchy in hierarchies {
+            let group = hierarchy.join(&name);
+            fs::create_dir(&group).unwrap();
+            for place in
+                [&group, &group.join("cgroup.procs"), &group.join("tasks"), &group.join("cgroup.subtree_control")]
+            {
+                let _ = std::os::unix::fs::chown(place, Some(bench.user()), Some(bench.user()));
+            }
+            bench.delegated.push(group);
+        }
+        bench.start();
+        bench
+    }
+
+    pub fn delegated(&self) -> &[PathBuf] {
+        &self.delegated
+    }
+
     /// The ordinary user: the last of the bench's own uids.
     pub fn user(&self) -> u32 {
         self.config.uid_first + self.config.uid_ranges * 65_536 - 1
@@ -159,8 +191,13 @@ impl Bench {
     fn as_ordinary_user(&self) -> Command {
         let files = self.directory.path().display();
         let user = self.user();
+        let groups: String = self
+            .delegated
+            .iter()
+            .map(|group| format!("echo $$ > {}/cgroup.procs || exit 1\n", group.display()))
+            .collect();
         let script = format!(
-            "for name in passwd group subuid subgid; do touch /etc/$name && mount --bind {files}/$name /etc/$name || exit 1; done
+            "{groups}for name in passwd group subuid subgid; do touch /etc/$name && mount --bind {files}/$name /etc/$name || exit 1; done
             touch {files}/program && mount --bind \"$1\" {files}/program && cd / &&
             exec setpriv --reuid {user} --regid {user} --clear-groups --inh-caps=-all {files}/program \"$2\""
         );
@@ -256,6 +293,9 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         stop(&mut self.child);
+        for group in &self.delegated {
+            eventually("a group of the test is empty", || fs::remove_dir(group).is_ok());
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod configuration;
 mod doctor;
 mod identity;
 mod models;
+mod ordinary_user;
 mod processes;
 mod programs;
 mod pull_request;

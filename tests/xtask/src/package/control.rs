@@ -14,8 +14,8 @@ use crate::process;
 const DEPENDS: &[(&str, &str)] =
     &[("git", "bare repositories of the built-in forge"), ("passwd", "`useradd` and `userdel`")];
 
-/// What a usual installation has.
-const RECOMMENDS: &str = "ca-certificates";
+/// What a usual installation has; the second for hosts of ordinary users.
+const RECOMMENDS: &str = "ca-certificates, uidmap";
 
 /// What makes images.
 const SUGGESTS: &str = "mmdebstrap";

@@ -24,6 +24,7 @@ pub const BASE: &[(&str, &str)] = &[
     ("mmdebstrap", "makes the base image"),
     ("nftables", "redirects a sandbox's connections to its door"),
     ("runc", "the benchmark's peer"),
+    ("uidmap", "sandboxes of an ordinary user's host"),
     ("busybox-static", "a root file system for small tests"),
 ];
 

@@ -131,6 +131,7 @@ impl Launcher {
             .map(|(id, sandbox)| Subject {
                 sandbox: id.clone(),
                 instance: sandbox.instance,
+                ids: sandbox.record.ids(),
                 enough: sandbox.allowed.unwrap_or_else(|| at_first(sandbox)),
             })
             .collect()

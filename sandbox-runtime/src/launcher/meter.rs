@@ -21,6 +21,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroups;
+use crate::ids::Range;
 use crate::process;
 use crate::step::Step;
 use crate::store::Store;
@@ -53,6 +54,8 @@ impl Room {
 pub(super) struct Subject {
     pub(super) sandbox: String,
     pub(super) instance: u64,
+    /// Whose its processes are.
+    pub(super) ids: Range,
     /// Where the walk may end.
     pub(super) enough: Room,
 }
@@ -85,7 +88,7 @@ pub(super) fn start(subjects: &[Subject], store: &Store, cgroups: &Cgroups, repo
         let _ = rustix::process::nice(15);
         for subject in subjects {
             let upper = store.sandbox(&subject.sandbox).join(UPPER);
-            let Ok(found) = measure(&upper, &cgroups.processes(&subject.sandbox), subject.enough) else { continue };
+            let Ok(found) = measure(&upper, &processes(subject, cgroups), subject.enough) else { continue };
             let measured = Measured {
                 sandbox: subject.sandbox.clone(),
                 instance: subject.instance,
@@ -99,6 +102,14 @@ pub(super) fn start(subjects: &[Subject], store: &Store, cgroups: &Cgroups, repo
         0
     })
     .step("fork", || "a meter of disks".to_owned())
+}
+
+/// The processes of a sandbox: by its control group, or by their ids where it has none.
+fn processes(subject: &Subject, cgroups: &Cgroups) -> Vec<Pid> {
+    if cgroups.can_end() {
+        return cgroups.processes(&subject.sandbox);
+    }
+    process::owned_by(|uid| subject.ids.holds(uid))
 }
 
 fn say(report: BorrowedFd<'_>, measured: &Measured) -> Result<(), SocketError> {

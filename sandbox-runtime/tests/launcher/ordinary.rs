@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use ostler_wire::launcher::Files;
+use ostler_wire::launcher::{Files, Limits};
+use rustix::net::{SendFlags, send};
 
-use super::support::{Bench, LIMITS, SUBORDINATE, cgroups_named, eventually, processes_where};
+use super::support::{Bench, LIMITS, PATIENCE, SUBORDINATE, cgroups_named, eventually, processes_where};
 
 /// Processes that have one of the user's subordinate ids, or run the guest as the user.
 fn processes_of(bench: &Bench) -> Vec<i32> {
@@ -84,4 +85,16 @@ async fn groups_that_were_given_to_the_user_limit_and_end_its_sandboxes() {
     launcher.destroy(&id, Files::Remove).await.unwrap();
     assert_eq!(cgroups_named(&id), Vec::<PathBuf>::new());
     assert_eq!(processes_of(&bench), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn what_an_ordinary_users_sandbox_hides_of_its_files_counts_too() {
+    let bench = Bench::new().into_ordinary();
+    let (launcher, _) = bench.connect(1).await;
+    let mut deaths = launcher.events();
+    let limits = Limits { disk: 32 << 20, ..LIMITS };
+    let started = launcher.create(&bench.id(1), &bench.image, limits, PATIENCE).await.unwrap();
+    send(&started.control, b"hide 64", SendFlags::NOSIGNAL).unwrap();
+    let died = tokio::time::timeout(PATIENCE, deaths.recv()).await.unwrap().unwrap();
+    assert!(died.why.starts_with("disk: used "), "{}", died.why);
 }

@@ -126,8 +126,18 @@ impl Bench {
 
     /// With a launcher that an ordinary user starts, who has the first of the bench's uids as subordinate ones.
     pub fn ordinary() -> Self {
-        let mut bench = Self::with(|config| config.guest = None);
+        Self::with(|config| config.guest = None).into_ordinary()
+    }
+
+    /// Starts the launcher again, as an ordinary user's.
+    pub fn into_ordinary(mut self) -> Self {
+        let bench = &mut self;
         stop(&mut bench.child);
+        if let Some(guest) = &mut bench.config.guest {
+            let copy = bench.directory.path().join("guest");
+            fs::copy(&*guest, &copy).unwrap();
+            *guest = copy;
+        }
         bench.is_ordinary = true;
         // In the namespace of its launcher a host of the same user is root.
         (bench.config.host_uid, bench.config.host_gid) = (0, 0);
@@ -150,7 +160,7 @@ impl Bench {
             fs::write(bench.directory.path().join(name), text).unwrap();
         }
         bench.start();
-        bench
+        self
     }
 
     /// [`Bench::ordinary`], started in control groups that were given to its user, one in each hierarchy.

@@ -21,6 +21,7 @@ pub mod terminal;
 mod cgroup;
 mod pair;
 mod process;
+mod removal;
 mod step;
 mod worker;
 

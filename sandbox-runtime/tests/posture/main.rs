@@ -18,4 +18,5 @@ mod support;
 mod canonical;
 mod git;
 mod runc;
+mod unpacker;
 mod whole;

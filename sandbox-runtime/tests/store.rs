@@ -114,6 +114,7 @@ fn honest() -> Vec<Item> {
         Item { mode: 0o750, ..item(EntryType::Directory, "./") },
         Item { mode: 0o755, ..item(EntryType::Directory, "usr/") },
         Item { mode: 0o4755, owner: 0, ..file("usr/su", b"program") },
+        Item { mode: 0o2755, owner: 42, ..file("usr/mail", b"of a group") },
         Item { owner: 65_535, attribute: Some(("user.note", b"kept")), ..file("usr/nobody", b"mine") },
         Item { attribute: Some(("security.capability", b"dropped")), ..file("usr/ping", b"raw") },
         link(EntryType::Link, "usr/again", "usr/su"),
@@ -139,6 +140,8 @@ fn an_archive_is_unpacked_as_it_was_packed() {
     let of = |name: &str| fs::symlink_metadata(layer.join(name)).unwrap();
     let su = of("usr/su");
     assert_eq!((su.mode() & 0o7777, su.uid(), su.nlink(), su.mtime()), (0o4755, 0, 2, 1_600_000_000));
+    let mail = of("usr/mail");
+    assert_eq!((mail.mode() & 0o7777, mail.gid(), mail.mtime()), (0o2755, 42, 1_600_000_000));
     assert_eq!((of("usr/nobody").uid(), of("usr/nobody").gid()), (65_535, 65_535));
     assert_eq!(xattr::get(layer.join("usr/nobody"), "user.note").unwrap().unwrap(), b"kept");
     assert_eq!(xattr::get(layer.join("usr/ping"), "security.capability").unwrap(), None);

@@ -33,6 +33,8 @@ pub enum Defence {
     NoForeignDescriptors,
     /// The program of PID 1 is sealed.
     SealedGuest,
+    /// What unpacks an archive has a root with nothing in it but the folder to fill.
+    OwnRoot,
     /// An IPC namespace of its own.
     OwnIpc,
     /// A network namespace of its own; without it there is no `/sys` either, which the kernel ties to it.

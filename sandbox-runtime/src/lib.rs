@@ -23,6 +23,7 @@ mod cgroup;
 mod ids;
 mod pair;
 mod process;
+mod removal;
 mod step;
 mod worker;
 

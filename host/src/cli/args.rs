@@ -9,7 +9,7 @@ use ostler_protocol::{PullRequestId, SessionId};
 use super::ids::Given;
 use super::settings::{ConfigFile, SettingFlags, judge, long_help, short_help};
 use super::{exit, tui};
-use crate::config::{Value, env};
+use crate::config::{ByteSize, TimeSpan, Value, env};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -121,6 +121,8 @@ pub(super) enum Command {
     InternalProbe(InternalProbe),
     #[command(hide = true)]
     InternalLauncher(InternalLauncher),
+    #[command(hide = true)]
+    InternalUnpack(InternalUnpack),
 }
 
 #[derive(Debug, Args)]
@@ -406,6 +408,19 @@ pub(super) enum ImagesCommand {
         /// Name of the image
         #[arg(long, value_name = "NAME")]
         name: String,
+
+        /// Most bytes that its files may have together, such as `20G`; when absent a hundred times the archive, but at
+        /// least 1G and at most 64G
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<ByteSize>,
+
+        /// Most files and folders that it may have
+        #[arg(long, default_value_t = 2_000_000, value_name = "NUMBER")]
+        max_entries: u64,
+
+        /// Longest time that it may be unpacked, such as `30m`
+        #[arg(long, default_value = "30m", value_name = "TIME")]
+        max_time: TimeSpan,
     },
     /// List images
     List(List),
@@ -558,6 +573,12 @@ pub(super) struct Doctor {
 #[derive(Debug, Args)]
 pub(super) struct InternalProbe {
     /// What is to be tried as JSON
+    pub plan: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InternalUnpack {
+    /// What is to be unpacked as JSON
     pub plan: String,
 }
 

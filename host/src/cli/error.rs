@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use ostler_protocol::{ApiError, ErrorCode, SessionId};
+use ostler_sandbox::store::StoreError;
 use ostler_sandbox::wire::Failure;
 
 use super::discovery::{DiscoveryError, Location, NoToken};
@@ -214,7 +215,7 @@ pub enum CliError {
         /// What was tried.
         operation: &'static str,
         /// Why.
-        source: ostler_sandbox::store::StoreError,
+        source: StoreError,
     },
     /// A core module could not be made a component.
     #[error("could not make a component of {path}", path = path.display())]
@@ -342,6 +343,18 @@ impl CliError {
             Self::NoTerminal => "for a command without a terminal there is `ostler process start`".to_owned(),
             Self::Shell { session, .. } => {
                 format!("the shell goes on: `ostler shell {session}` comes back to it")
+            }
+            Self::Images { source: StoreError::TooLarge { .. }, .. } => {
+                "if you trust the archive, allow more with `--max-size`".to_owned()
+            }
+            Self::Images { source: StoreError::TooMany { .. }, .. } => {
+                "if you trust the archive, allow more with `--max-entries`".to_owned()
+            }
+            Self::Images { source: StoreError::TooLong { .. }, .. } => {
+                "if the machine is only slow, allow more with `--max-time`".to_owned()
+            }
+            Self::Images { source: StoreError::NotConfined { .. }, .. } => {
+                "`ostler doctor` tells what this machine lacks".to_owned()
             }
             Self::Terminal { .. } => "watch in plain lines with `--plain`".to_owned(),
             Self::Repository { hint, .. } => hint.clone(),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use ostler_sandbox::store::Store;
+use ostler_sandbox::store::unpacker::{Bounds, Unpacker};
 
 use super::args::{Images, ImagesCommand};
 use super::output::Printer;
@@ -16,8 +17,9 @@ pub(super) fn execute(images: Images, printer: &mut Printer) -> Result<(), CliEr
     let flags = images.data.map(|value| Flag { key: "host.data", value });
     let data = images.file.load(flags.into_iter().collect())?.data()?;
     match images.command {
-        ImagesCommand::Import { tar, name } => {
-            let digest = import(&data, &tar, &name)?;
+        ImagesCommand::Import { tar, name, max_size, max_entries, max_time } => {
+            let bounds = Bounds { bytes: max_size.map(|size| size.0), entries: max_entries, time: max_time.0 };
+            let digest = import(&data, &tar, &name, bounds)?;
             printer.line(&digest)
         }
         ImagesCommand::List(words) => list(&data, words.json, printer),
@@ -25,13 +27,15 @@ pub(super) fn execute(images: Images, printer: &mut Printer) -> Result<(), CliEr
 }
 
 /// Imports the root file system in the archive `tar` as the image `name`; gives the digest of its manifest.
-fn import(data: &Path, tar: &Path, name: &str) -> Result<String, CliError> {
+fn import(data: &Path, tar: &Path, name: &str, bounds: Bounds) -> Result<String, CliError> {
     let failed = |source| CliError::Images { operation: "import the image", source };
     // Files of an image have many owners.
     ostler_sandbox::standing::become_root()
         .map_err(|source| CliError::WithoutRoot { command: "ostler images", source })?;
+    // This program once more, by what it is and not by what now has its name.
+    let unpacker = Unpacker { bounds, ..Unpacker::new("/proc/self/exe".into(), "internal-unpack") };
     let store = Store::create(&crate::app::store(data)).map_err(failed)?;
-    let imported = store.import_rootfs_tar(tar, name).map_err(failed)?;
+    let imported = store.import_rootfs_tar(tar, name, &unpacker).map_err(failed)?;
     Ok(imported.image.to_string())
 }
 

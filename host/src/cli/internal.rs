@@ -3,7 +3,7 @@
 use ostler_sandbox::launcher::{LauncherConfig, LauncherError};
 
 use super::CliError;
-use super::args::{InternalLauncher, InternalProbe};
+use super::args::{InternalLauncher, InternalProbe, InternalUnpack};
 
 /// Becomes the launcher: the process that makes sandboxes. Must be called before the process has a second thread.
 pub(super) fn launcher(launcher: InternalLauncher) -> Result<(), CliError> {
@@ -17,4 +17,9 @@ pub(super) fn probe(probe: &InternalProbe) -> Result<(), CliError> {
     let plan = serde_json::from_str(&probe.plan)
         .map_err(|error| CliError::Launcher { source: LauncherError::Configuration(error) })?;
     ostler_sandbox::probe::run(&plan, std::io::stdout()).map_err(|source| CliError::Launcher { source })
+}
+
+/// Reads an archive where it can reach nothing else. Must be called before the process has a second thread.
+pub(super) fn unpack(unpack: &InternalUnpack) -> Result<(), CliError> {
+    ostler_sandbox::store::unpacker::run(&unpack.plan).map_err(|source| CliError::Launcher { source })
 }

@@ -83,6 +83,7 @@ fn dispatch(arguments: Arguments, printer: &mut Printer) -> Result<(), CliError>
         Command::Up(up) => up::execute(*up, printer),
         Command::InternalLauncher(launcher) => internal::launcher(launcher),
         Command::InternalProbe(probe) => internal::probe(&probe),
+        Command::InternalUnpack(unpack) => internal::unpack(&unpack),
         Command::Images(images) => images::execute(images, printer),
         Command::Plugins(Plugins { command: PluginsCommand::Componentize { core, output } }) => {
             plugins::componentize(&core, &output)
@@ -124,7 +125,7 @@ async fn ask(command: Command, url: Option<String>, printer: &mut Printer) -> Re
         Command::Plugins(_) => Ok(()),
         Command::Repositories(list) => sessions::repositories(list, &client, printer).await,
         Command::Up(_) | Command::InternalLauncher(_) | Command::InternalProbe(_) | Command::Doctor(_) => Ok(()),
-        Command::Images(_) | Command::Config(_) | Command::Logs(_) => Ok(()),
+        Command::InternalUnpack(_) | Command::Images(_) | Command::Config(_) | Command::Logs(_) => Ok(()),
         Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }

@@ -34,7 +34,7 @@ use rustix::process::{Pid, WaitOptions};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Map, Range};
+use crate::ids::{Map, Range, WHOLE};
 use crate::process;
 use crate::step::{Step, failure};
 
@@ -95,6 +95,14 @@ pub(crate) fn make_closed(ids: Range) -> Result<Pair, Failure> {
 /// [`make_closed`] with one user and one group in it, who are `uid` and `gid` outside.
 pub(crate) fn make_closed_for(uid: u32, gid: u32) -> Result<Pair, Failure> {
     help_make(Wanted::Closed, &[Map(0, uid, 1)], &[Map(0, gid, 1)])
+}
+
+/// [`make_closed`] with the ids of a whole range as they are outside: for who writes files with the ids of an image where no mount
+/// can show them otherwise. Namespaces differ in their rights all the same.
+pub(crate) fn make_closed_with_same_ids() -> Result<Pair, Failure> {
+    // Root of a user namespace is alone in a line of its map, see `standing`.
+    let same = [Map(0, 0, 1), Map(1, 1, WHOLE - 1)];
+    help_make(Wanted::Closed, &same, &same)
 }
 
 /// A user namespace for a mount on which the files of one user and one group appear as those of `target`, and what

@@ -1,27 +1,31 @@
 //! Importing a root file system archive as an image of one layer.
 //!
 //! ```text
-//! lock ─► empty tmp/ ─► hash ─► known? ── yes ──────────────► name ─► done
-//!                                 └─ no ─► copy ─► unpack ─► sync ─► rename layer, blobs ─► name
+//! lock ─► empty tmp/ ─► hash ─► known? ── yes ─────────────────────────────────► name ─► done
+//!                                 └─ no ─► copy ─► [decompress ─► hash] ─► [unpack] ─► sync ─► rename layer, blobs ─► name
 //! ```
 //!
-//! The configuration holds no time of import, so the same archive always becomes the same image.
+//! What is in brackets happens in confined processes, see [`super::unpacker`]: nothing here looks at more of an archive than
+//! its first two bytes. What names a layer is a digest that is taken here of the very bytes that are unpacked, so that an archive
+//! which takes such a process over makes itself a false tree, and nobody else. The configuration holds no time of import, so the
+//! same archive always becomes the same image.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
 use oci_spec::image::{
     Arch, Descriptor, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, Os, RootFsBuilder, Sha256Digest,
 };
 use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 
-use super::unpack::{Skipped, check_headers, unpack};
+use super::unpack::Skipped;
+use super::unpacker::Unpacker;
 use super::{ImageId, Store, StoreError, is_valid_name};
 use crate::fault;
+use crate::removal::remove;
 
 /// An archive that is in the store now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,9 @@ pub struct Imported {
     pub skipped: Skipped,
 }
 
+/// How a gzip stream begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// How the archive is packed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Packing {
@@ -41,11 +48,17 @@ enum Packing {
     Gzip,
 }
 
-struct Layer {
-    blob_hex: String,
-    blob_size: u64,
-    diff_hex: String,
+/// The archive as it came.
+struct Blob {
+    hex: String,
+    size: u64,
     packing: Packing,
+}
+
+/// What an archive is as part of an image.
+struct Layer {
+    blob: Blob,
+    diff_hex: String,
 }
 
 impl Store {
@@ -53,23 +66,27 @@ impl Store {
     /// stood for. The second import of the same archive changes nothing but the name.
     ///
     /// Device nodes are left out (sandboxes have a `/dev` of their own), so are attributes other than `user.*`;
-    /// [`Imported::skipped`] counts them. Owners, modes, times, hard links and `user.*` attributes are kept.
+    /// [`Imported::skipped`] counts them, by the word of who left them out. Owners, modes, times, hard links and `user.*`
+    /// attributes are kept.
     ///
     /// # Errors
     /// When the file is no tar archive, holds an entry that could escape the layer or deceive overlayfs (see
-    /// [`super::EntryRefusal`]), or the disk is full. Nothing half-made stays; what a crash leaves is removed by
-    /// the next import.
-    pub fn import_rootfs_tar(&self, archive: &Path, name: &str) -> Result<Imported, StoreError> {
+    /// [`super::EntryRefusal`]), takes more than [`super::unpacker::Bounds`] allow, the process that reads it ends, or the
+    /// disk is full. Nothing half-made stays; what a crash leaves is removed by the next import.
+    pub fn import_rootfs_tar(&self, archive: &Path, name: &str, unpacker: &Unpacker) -> Result<Imported, StoreError> {
         if !is_valid_name(name) {
             return Err(StoreError::InvalidName { name: name.to_owned() });
         }
         let _lock = self.lock_imports()?;
         self.empty_temporary()?;
-        let (layer, source) = measure(archive)?;
-        let (unpacked, skipped) = if self.layer(&layer.diff_hex).exists() && self.blob(&layer.blob_hex).exists() {
-            (false, Skipped::default())
+        let mut source = open(archive)?;
+        let blob = measure(&mut source, archive, &mut io::sink())?;
+        let is_known =
+            blob.packing == Packing::Plain && self.layer(&blob.hex).exists() && self.blob(&blob.hex).exists();
+        let (layer, unpacked, skipped) = if is_known {
+            (Layer { diff_hex: blob.hex.clone(), blob }, false, Skipped::default())
         } else {
-            (true, self.add_layer(&layer, archive, source)?)
+            self.add_layer(blob, archive, source, unpacker)?
         };
         let image = self.add_manifest(&layer)?;
         fault::point("import.unnamed");
@@ -108,15 +125,20 @@ impl Store {
         let directory = self.temporary();
         for entry in fs::read_dir(&directory).map_err(StoreError::io("list", &directory))? {
             let path = entry.map_err(StoreError::io("list", &directory))?.path();
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(StoreError::io("remove", path))?;
+            remove(&path).map_err(|error| StoreError::io("remove", path)(error.into()))?;
         }
         Ok(())
     }
 
     /// Copies the archive into the blobs and unpacks it, then puts both in place.
-    fn add_layer(&self, layer: &Layer, archive: &Path, mut source: File) -> Result<Skipped, StoreError> {
-        let made = self.unpack_and_publish(layer, archive, &mut source);
+    fn add_layer(
+        &self,
+        blob: Blob,
+        archive: &Path,
+        source: File,
+        unpacker: &Unpacker,
+    ) -> Result<(Layer, bool, Skipped), StoreError> {
+        let made = self.unpack_and_publish(blob, archive, source, unpacker);
         if made.is_err() {
             // The import's own error says more than one of cleaning up; the next import cleans again.
             let _ = self.empty_temporary();
@@ -124,34 +146,82 @@ impl Store {
         made
     }
 
-    fn unpack_and_publish(&self, layer: &Layer, archive: &Path, source: &mut File) -> Result<Skipped, StoreError> {
-        let blob = self.temporary().join(&layer.blob_hex);
-        let mut copy = File::create_new(&blob).map_err(StoreError::io("create", &blob))?;
-        io::Seek::rewind(source).map_err(StoreError::io("read", archive))?;
-        let copied = io::copy(source, &mut copy).map_err(StoreError::io("copy archive to", &blob))?;
-        copy.set_permissions(fs::Permissions::from_mode(0o600)).map_err(StoreError::io("set mode of", &blob))?;
-        let (measured, copy) = measure(&blob)?;
-        if copied != layer.blob_size || measured.blob_hex != layer.blob_hex {
+    fn unpack_and_publish(
+        &self,
+        blob: Blob,
+        archive: &Path,
+        source: File,
+        unpacker: &Unpacker,
+    ) -> Result<(Layer, bool, Skipped), StoreError> {
+        let copy = self.copy(&blob, archive, source)?;
+        fault::point("import.copied");
+        let (tar, diff_hex) = match blob.packing {
+            Packing::Plain => (copy.clone(), blob.hex.clone()),
+            Packing::Gzip => {
+                let plain = self.temporary().join("plain");
+                create(&plain)?;
+                unpacker.decompress(open(&copy)?, archive, &plain, unpacker.bounds.bytes_of(blob.size))?;
+                fault::point("import.decompressed");
+                let diff_hex = measure(&mut open(&plain)?, &plain, &mut io::sink())?.hex;
+                (plain, diff_hex)
+            }
+        };
+        let (unpacked, skipped) = match self.layer(&diff_hex).exists() {
+            // From another packing of the same archive, or an import that was killed before it placed the blob.
+            true => {
+                let synced = File::open(&copy).and_then(|copy| copy.sync_all());
+                synced.map_err(StoreError::io("sync", &copy))?;
+                (false, Skipped::default())
+            }
+            false => (true, self.unpack(&tar, &diff_hex, &blob, archive, unpacker)?),
+        };
+        fault::point("import.layer-placed");
+        if !self.blob(&blob.hex).exists() {
+            rename_synced(&copy, &self.blob(&blob.hex))?;
+        }
+        fault::point("import.blob-placed");
+        self.empty_temporary()?;
+        Ok((Layer { blob, diff_hex }, unpacked, skipped))
+    }
+
+    /// Copies the archive to where nobody but root can change it.
+    fn copy(&self, blob: &Blob, archive: &Path, mut source: File) -> Result<PathBuf, StoreError> {
+        let path = self.temporary().join(&blob.hex);
+        let mut copy = create(&path)?;
+        io::Seek::rewind(&mut source).map_err(StoreError::io("read", archive))?;
+        let copied = measure(&mut source, archive, &mut copy).map_err(|error| match error {
+            StoreError::NoSpace { .. } => StoreError::NoSpace { path: path.clone() },
+            error => error,
+        })?;
+        if (copied.size, &copied.hex) != (blob.size, &blob.hex) {
             return Err(StoreError::Changed { path: archive.to_owned() });
         }
-        fault::point("import.copied");
-        let tree = self.temporary().join(format!("{}.layer", layer.diff_hex));
+        Ok(path)
+    }
+
+    /// Has the archive `tar` unpacked and puts the tree in its place. What is in the store then is on the disk, the copy of the
+    /// archive too.
+    fn unpack(
+        &self,
+        tar: &Path,
+        diff_hex: &str,
+        blob: &Blob,
+        archive: &Path,
+        unpacker: &Unpacker,
+    ) -> Result<Skipped, StoreError> {
+        let tree = self.temporary().join(format!("{diff_hex}.layer"));
         fs::create_dir(&tree).map_err(StoreError::io("make directory", &tree))?;
-        check_headers(reader(&copy, layer.packing), archive)?;
-        let skipped = unpack(reader(&copy, layer.packing), archive, &tree)?;
-        fault::point("import.unpacked");
-        rustix::fs::syncfs(&copy).map_err(|error| StoreError::io("sync", &tree)(error.into()))?;
-        let place = self.layer(&layer.diff_hex);
-        if place.exists() {
-            // From an import that was killed before it placed the blob: as good as this one.
-            fs::remove_dir_all(&tree).map_err(StoreError::io("remove", &tree))?;
-        } else {
-            rename_synced(&tree, &place)?;
+        let content = open(tar)?;
+        let disk = File::open(&tree).map_err(StoreError::io("open", &tree))?;
+        if blob.packing == Packing::Gzip {
+            // From now on nobody needs its name, and it need not come to the disk.
+            fs::remove_file(tar).map_err(StoreError::io("remove", tar))?;
         }
-        fault::point("import.layer-placed");
-        rename_synced(&blob, &self.blob(&layer.blob_hex))?;
-        fault::point("import.blob-placed");
-        Ok(skipped)
+        let done = unpacker.unpack(content, archive, &tree, unpacker.bounds.bytes_of(blob.size))?;
+        fault::point("import.unpacked");
+        rustix::fs::syncfs(&disk).map_err(|error| StoreError::io("sync", &tree)(error.into()))?;
+        rename_synced(&tree, &self.layer(diff_hex))?;
+        Ok(done.skipped)
     }
 
     /// Writes configuration and manifest where the store lacks them.
@@ -169,7 +239,7 @@ impl Store {
             .build()
             .and_then(|config| config.to_string())
             .map_err(encode("configuration"))?;
-        let media_type = match layer.packing {
+        let media_type = match layer.blob.packing {
             Packing::Plain => MediaType::ImageLayer,
             Packing::Gzip => MediaType::ImageLayerGzip,
         };
@@ -182,7 +252,7 @@ impl Store {
             .schema_version(2u32)
             .media_type(MediaType::ImageManifest)
             .config(describe(MediaType::ImageConfig, config.len() as u64, &config_hex)?)
-            .layers(vec![describe(media_type, layer.blob_size, &layer.blob_hex)?])
+            .layers(vec![describe(media_type, layer.blob.size, &layer.blob.hex)?])
             .build()
             .and_then(|manifest| manifest.to_string())
             .map_err(encode("manifest"))?;
@@ -219,67 +289,67 @@ fn rename_synced(from: &Path, to: &Path) -> Result<(), StoreError> {
     File::open(parent).and_then(|directory| directory.sync_all()).map_err(StoreError::io("sync", parent))
 }
 
-/// Reads a whole archive once for its digests.
-fn measure(archive: &Path) -> Result<(Layer, File), StoreError> {
-    let failed = |error| StoreError::io("read", archive)(error);
-    let source = File::open(archive).map_err(StoreError::io("open archive", archive))?;
-    if !source.metadata().map_err(failed)?.is_file() {
+/// Opens an archive to read it; anything but a regular file is none. Never waits for a pipe to have a writer.
+fn open(archive: &Path) -> Result<File, StoreError> {
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(archive);
+    let source = opened.map_err(StoreError::io("open archive", archive))?;
+    if !source.metadata().map_err(StoreError::io("read", archive))?.is_file() {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
         return Err(StoreError::NotATar { path: archive.to_owned(), source });
     }
-    let mut magic = [0; 2];
-    let packing = match std::os::unix::fs::FileExt::read_at(&source, &mut magic, 0).map_err(failed)? {
-        2 if magic == [0x1f, 0x8b] => Packing::Gzip,
-        _ => Packing::Plain,
-    };
-    let mut blob = Hashing::new(BufReader::with_capacity(1 << 20, &source));
-    let diff_hex = match packing {
-        Packing::Plain => None,
-        Packing::Gzip => {
-            let mut plain = Hashing::new(MultiGzDecoder::new(&mut blob));
-            io::copy(&mut plain, &mut io::sink())
-                .map_err(|source| StoreError::NotATar { path: archive.to_owned(), source })?;
-            Some(plain.finish().0)
+    Ok(source)
+}
+
+/// Makes an empty file that only root can read.
+fn create(path: &Path) -> Result<File, StoreError> {
+    File::options().write(true).create_new(true).mode(0o600).open(path).map_err(StoreError::io("create", path))
+}
+
+/// Reads an archive to its end for its digest, and copies it on the way.
+fn measure(source: &mut File, archive: &Path, copy: &mut impl Write) -> Result<Blob, StoreError> {
+    let mut buffer = vec![0; 1 << 20];
+    let (mut hash, mut size, mut packing) = (Sha256::new(), 0, Packing::Plain);
+    loop {
+        let length = match source.read(&mut buffer) {
+            Ok(0) => return Ok(Blob { hex: hex::encode(hash.finalize()), size, packing }),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(StoreError::io("read", archive)(error)),
+        };
+        if size == 0 && buffer[..length].starts_with(&GZIP) {
+            packing = Packing::Gzip;
         }
-    };
-    io::copy(&mut blob, &mut io::sink()).map_err(failed)?;
-    let (blob_hex, blob_size) = blob.finish();
-    let diff_hex = diff_hex.unwrap_or_else(|| blob_hex.clone());
-    Ok((Layer { blob_hex, blob_size, diff_hex, packing }, source))
-}
-
-fn reader(archive: &File, packing: Packing) -> Box<dyn Read + '_> {
-    let mut plain = BufReader::with_capacity(1 << 20, archive);
-    // The descriptor was read to its end for the digest.
-    let _ = io::Seek::rewind(&mut plain);
-    match packing {
-        Packing::Plain => Box::new(plain),
-        Packing::Gzip => Box::new(MultiGzDecoder::new(plain)),
+        hash.update(&buffer[..length]);
+        copy.write_all(&buffer[..length]).map_err(StoreError::io("copy", archive))?;
+        size += length as u64;
     }
 }
 
-/// A reader that hashes and counts what passes.
-struct Hashing<R> {
-    inner: R,
-    hash: Sha256,
-    size: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<R> Hashing<R> {
-    fn new(inner: R) -> Self {
-        Self { inner, hash: Sha256::new(), size: 0 }
-    }
-
-    fn finish(self) -> (String, u64) {
-        (hex::encode(self.hash.finalize()), self.size)
-    }
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..length]);
-        self.size += length as u64;
-        Ok(length)
+    #[test]
+    fn an_archive_that_changed_since_it_was_looked_at_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(&folder.path().join("store")).unwrap();
+        let archive = folder.path().join("root.tar");
+        for (number, (then, now, is_same)) in
+            [("first", "first", true), ("first", "FIRST", false), ("first", "first and more", false)]
+                .into_iter()
+                .enumerate()
+        {
+            fs::write(&archive, then).unwrap();
+            let mut source = open(&archive).unwrap();
+            let mut blob = measure(&mut source, &archive, &mut io::sink()).unwrap();
+            fs::write(&archive, now).unwrap();
+            let copied = store.copy(&blob, &archive, source);
+            assert_eq!(copied.is_ok(), is_same, "{number}: {copied:?}");
+            assert!(is_same || matches!(copied, Err(StoreError::Changed { .. })), "{number}: {copied:?}");
+            store.empty_temporary().unwrap();
+            blob.size += 1;
+            assert!(store.copy(&blob, &archive, open(&archive).unwrap()).is_err(), "{number}");
+            store.empty_temporary().unwrap();
+        }
     }
 }

@@ -19,6 +19,7 @@
 mod import;
 mod owned;
 mod unpack;
+pub mod unpacker;
 
 use std::fs;
 use std::io;
@@ -90,6 +91,47 @@ pub enum StoreError {
     Changed {
         /// The file.
         path: PathBuf,
+    },
+    /// It is larger unpacked than an archive may be.
+    #[error("{path} unpacks to more than {bytes} bytes")]
+    TooLarge {
+        /// The archive.
+        path: PathBuf,
+        /// Bytes that it may become.
+        bytes: u64,
+    },
+    /// It has more files and folders than an archive may have.
+    #[error("{path} holds more than {entries} names")]
+    TooMany {
+        /// The archive.
+        path: PathBuf,
+        /// Names that it may have.
+        entries: u64,
+    },
+    /// It was not unpacked in time.
+    #[error("{path} was not unpacked within {time:?}")]
+    TooLong {
+        /// The archive.
+        path: PathBuf,
+        /// The time that it had.
+        time: std::time::Duration,
+    },
+    /// There is no confined process to unpack it in.
+    #[error("cannot confine what would read {path}")]
+    NotConfined {
+        /// The archive.
+        path: PathBuf,
+        /// The step that failed.
+        #[source]
+        source: ostler_wire::Failure,
+    },
+    /// The process that was to unpack it ended before it was done.
+    #[error("the process that read {path} ended {how}")]
+    Ended {
+        /// The archive.
+        path: PathBuf,
+        /// In which way.
+        how: String,
     },
     /// No image has this name.
     #[error("unknown image {name:?}; the store has: {}", known_or_none(.known))]

@@ -1,24 +1,26 @@
 //! Unpacking one layer archive into an empty directory, trusting nothing in it.
 //!
-//! Every path is resolved beneath the directory by the kernel (`openat2` with `RESOLVE_BENEATH` and
+//! It runs in the confined process of [`super::unpacker`]. Every path is resolved beneath the directory by the kernel (`openat2` with `RESOLVE_BENEATH` and
 //! `RESOLVE_NO_SYMLINKS`), so that a symbolic link in the archive is never followed. This module owns what an
 //! entry may be; it does not know what the tree is for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
-    fsetxattr, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
+    fchown, fsetxattr, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use tar::{Archive, Entry, EntryType};
 
-use super::StoreError;
+use super::unpacker::{Done, Problem, UnpackStep};
 
 /// One more than the largest uid or gid that a sandbox can hold.
 const IDS: u64 = 65_536;
@@ -28,7 +30,7 @@ const IDS: u64 = 65_536;
 const LONGEST_HEADER: u64 = 1 << 20;
 
 /// Why an entry may not be part of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum EntryRefusal {
     /// The name begins at the root.
     #[error("its path is absolute")]
@@ -66,7 +68,7 @@ pub enum EntryRefusal {
 }
 
 /// What was left out of a layer on purpose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Device nodes.
     pub devices: u64,
@@ -75,51 +77,52 @@ pub struct Skipped {
 }
 
 /// Refuses an archive with a header that is too long to be read. To be called before [`unpack`], on a reader of its own.
-pub(super) fn check_headers(mut archive: impl Read, name: &Path) -> Result<(), StoreError> {
-    let not_a_tar = |source| StoreError::NotATar { path: name.to_owned(), source };
+pub(super) fn check_headers(mut archive: impl Read) -> Result<(), Problem> {
     let mut reader = Archive::new(&mut archive);
-    for entry in reader.entries().map_err(not_a_tar)?.raw(true) {
-        let entry = entry.map_err(not_a_tar)?;
+    for entry in reader.entries().map_err(Problem::of_archive)?.raw(true) {
+        let entry = entry.map_err(Problem::of_archive)?;
         let kind = entry.header().entry_type();
         let is_read_whole = kind.is_gnu_longname()
             || kind.is_gnu_longlink()
             || kind.is_pax_local_extensions()
             || kind.is_pax_global_extensions();
-        if is_read_whole && entry.header().entry_size().map_err(not_a_tar)? > LONGEST_HEADER {
-            let entry = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            return Err(StoreError::Entry { entry, source: EntryRefusal::LongHeader });
+        if is_read_whole && entry.header().entry_size().map_err(Problem::of_archive)? > LONGEST_HEADER {
+            return Err(Problem::of_entry(&entry.path_bytes(), EntryRefusal::LongHeader));
         }
     }
     Ok(())
 }
 
-/// Unpacks `archive` (called `name` in errors) into the empty directory `tree`.
-pub(super) fn unpack(mut archive: impl Read, name: &Path, tree: &Path) -> Result<Skipped, StoreError> {
-    let not_a_tar = |source| StoreError::NotATar { path: name.to_owned(), source };
+/// Unpacks `archive` into the current directory, which is empty: at most so many bytes of files, and so many names.
+pub(super) fn unpack(mut archive: impl Read, bytes: u64, entries: u64) -> Result<Done, Problem> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let root =
-        rustix::fs::open(tree, flags, Mode::empty()).map_err(|error| StoreError::io("open", tree)(error.into()))?;
-    fchmod(&root, Mode::from_raw_mode(0o755)).map_err(|error| StoreError::io("set mode of", tree)(error.into()))?;
-    let mut unpacking = Unpacking { root, tree, directories: BTreeMap::new(), skipped: Skipped::default() };
+    let root = openat(CWD, ".", flags, Mode::empty()).map_err(refused(UnpackStep::Open, ""))?;
+    fchmod(&root, Mode::from_raw_mode(0o755)).map_err(refused(UnpackStep::SetMode, ""))?;
+    let mut unpacking = Unpacking {
+        root,
+        directories: BTreeMap::new(),
+        done: Done::default(),
+        bytes_left: bytes,
+        entries_left: entries,
+    };
     let mut reader = Archive::new(&mut archive);
-    let mut entries = 0u64;
-    for entry in reader.entries().map_err(not_a_tar)? {
-        unpacking.add(entry.map_err(not_a_tar)?, name)?;
-        entries += 1;
+    for entry in reader.entries().map_err(Problem::of_archive)? {
+        unpacking.add(entry.map_err(Problem::of_archive)?)?;
     }
-    if entries == 0 {
-        return Err(not_a_tar(io::Error::new(io::ErrorKind::UnexpectedEof, "it holds no entry")));
+    if unpacking.entries_left == entries {
+        return Err(Problem::of_archive(io::Error::new(io::ErrorKind::UnexpectedEof, "it holds no entry")));
     }
     unpacking.finish_directories()?;
-    Ok(unpacking.skipped)
+    Ok(unpacking.done)
 }
 
-struct Unpacking<'a> {
+struct Unpacking {
     root: OwnedFd,
-    tree: &'a Path,
     /// Owner, mode and time of directories, set when nothing is added to them any more.
     directories: BTreeMap<PathBuf, Attributes>,
-    skipped: Skipped,
+    done: Done,
+    bytes_left: u64,
+    entries_left: u64,
 }
 
 struct Attributes {
@@ -127,29 +130,32 @@ struct Attributes {
     gid: Gid,
     mode: Mode,
     times: Timestamps,
-    extended: Vec<(String, Vec<u8>)>,
 }
 
-impl Unpacking<'_> {
-    fn add(&mut self, mut entry: Entry<'_, impl Read>, archive: &Path) -> Result<(), StoreError> {
+/// Names and values of extended attributes.
+type Extended = Vec<(String, Vec<u8>)>;
+
+impl Unpacking {
+    fn add(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), Problem> {
+        self.count_name()?;
         let kind = entry.header().entry_type();
         if matches!(kind, EntryType::XGlobalHeader) {
             return Ok(());
         }
         let raw = entry.path_bytes().into_owned();
-        let refuse = |source| StoreError::Entry { entry: String::from_utf8_lossy(&raw).into_owned(), source };
+        let refuse = |why| Problem::of_entry(&raw, why);
         let path = normal(&raw).map_err(refuse)?;
-        let attributes = self.attributes(&mut entry, archive, &refuse)?;
+        let (attributes, extended) = self.attributes(&mut entry, &refuse)?;
         if kind.is_character_special() || kind.is_block_special() {
-            self.skipped.devices += 1;
+            self.done.skipped.devices += 1;
             return Ok(());
         }
         if kind.is_dir() {
-            return self.add_directory(path, attributes, &refuse);
+            return self.add_directory(path, attributes, &extended, &refuse);
         }
         let last = path.file_name().ok_or(EntryRefusal::Empty).map_err(refuse)?;
         let parent = self.parent(&path, &refuse)?;
-        let failed = |error: Errno| StoreError::io("unpack", self.tree.join(&path))(error.into());
+        let failed = |error: Errno| refused(UnpackStep::Unpack, &path)(error);
         match unlinkat(&parent, last, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::ISDIR) => return Err(refuse(EntryRefusal::OverDirectory)),
@@ -158,8 +164,11 @@ impl Unpacking<'_> {
         let link = entry.link_name_bytes().map(|bytes| bytes.into_owned());
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let path = self.tree.join(&path);
-                self.write_file(&mut entry, &parent, last, &attributes, &path)
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = openat(&parent, last, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
+                let file = self.fill(File::from(file), &mut entry, &path)?;
+                set_extended(file.as_fd(), &extended).map_err(failed)?;
+                set_attributes(file.as_fd(), &attributes).map_err(failed)
             }
             EntryType::Link => {
                 let target = normal(&link.unwrap_or_default()).map_err(refuse)?;
@@ -178,17 +187,20 @@ impl Unpacking<'_> {
         }
     }
 
+    fn count_name(&mut self) -> Result<(), Problem> {
+        self.entries_left = self.entries_left.checked_sub(1).ok_or(Problem::TooMany)?;
+        Ok(())
+    }
+
     fn attributes(
         &mut self,
         entry: &mut Entry<'_, impl Read>,
-        archive: &Path,
-        refuse: &impl Fn(EntryRefusal) -> StoreError,
-    ) -> Result<Attributes, StoreError> {
-        let not_a_tar = |source| StoreError::NotATar { path: archive.to_owned(), source };
+        refuse: &impl Fn(EntryRefusal) -> Problem,
+    ) -> Result<(Attributes, Extended), Problem> {
         let mut extended = Vec::new();
-        if let Some(extensions) = entry.pax_extensions().map_err(not_a_tar)? {
+        if let Some(extensions) = entry.pax_extensions().map_err(Problem::of_archive)? {
             for extension in extensions {
-                let extension = extension.map_err(not_a_tar)?;
+                let extension = extension.map_err(Problem::of_archive)?;
                 let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else {
                     continue;
                 };
@@ -198,54 +210,55 @@ impl Unpacking<'_> {
                 if name.starts_with("user.") {
                     extended.push((name.to_owned(), extension.value_bytes().to_vec()));
                 } else {
-                    self.skipped.attributes += 1;
+                    self.done.skipped.attributes += 1;
                 }
             }
         }
         let header = entry.header();
-        let (uid, gid) = (header.uid().map_err(not_a_tar)?, header.gid().map_err(not_a_tar)?);
+        let number = |found: io::Result<u64>| found.map_err(Problem::of_archive);
+        let (uid, gid) = (number(header.uid())?, number(header.gid())?);
         if uid >= IDS || gid >= IDS {
             return Err(refuse(EntryRefusal::Owner));
         }
-        let modified = Timespec { tv_sec: header.mtime().map_err(not_a_tar)? as i64, tv_nsec: 0 };
-        Ok(Attributes {
+        let modified = Timespec { tv_sec: number(header.mtime())? as i64, tv_nsec: 0 };
+        let attributes = Attributes {
             uid: Uid::from_raw(uid as u32),
             gid: Gid::from_raw(gid as u32),
-            mode: Mode::from_raw_mode(header.mode().map_err(not_a_tar)? & 0o7777),
+            mode: Mode::from_raw_mode(header.mode().map_err(Problem::of_archive)? & 0o7777),
             times: Timestamps { last_access: modified, last_modification: modified },
-            extended,
-        })
+        };
+        Ok((attributes, extended))
     }
 
     fn add_directory(
         &mut self,
         path: PathBuf,
         attributes: Attributes,
-        refuse: &impl Fn(EntryRefusal) -> StoreError,
-    ) -> Result<(), StoreError> {
-        if path.file_name().is_some() {
-            self.open_directory(&path, refuse)?;
-        }
+        extended: &Extended,
+        refuse: &impl Fn(EntryRefusal) -> Problem,
+    ) -> Result<(), Problem> {
+        let directory = self.open_directory(&path, refuse)?;
+        set_extended(directory.as_fd(), extended).map_err(refused(UnpackStep::Unpack, &path))?;
         self.directories.insert(path, attributes);
         Ok(())
     }
 
-    fn parent(&self, path: &Path, refuse: &impl Fn(EntryRefusal) -> StoreError) -> Result<OwnedFd, StoreError> {
+    fn parent(&mut self, path: &Path, refuse: &impl Fn(EntryRefusal) -> Problem) -> Result<OwnedFd, Problem> {
         self.open_directory(path.parent().unwrap_or(Path::new("")), refuse)
     }
 
     /// Opens a directory of the tree, making what is missing of it.
-    fn open_directory(&self, path: &Path, refuse: &impl Fn(EntryRefusal) -> StoreError) -> Result<OwnedFd, StoreError> {
+    fn open_directory(&mut self, path: &Path, refuse: &impl Fn(EntryRefusal) -> Problem) -> Result<OwnedFd, Problem> {
         match self.beneath(path) {
             Err(Errno::NOENT) => {}
             Err(Errno::LOOP | Errno::NOTDIR) => return Err(refuse(EntryRefusal::ThroughLink)),
-            opened => return opened.map_err(|error| StoreError::io("open", self.tree.join(path))(error.into())),
+            opened => return opened.map_err(refused(UnpackStep::Open, path)),
         }
         let parent = self.parent(path, refuse)?;
         let last = path.file_name().ok_or(EntryRefusal::Empty).map_err(refuse)?;
-        mkdirat(&parent, last, Mode::from_raw_mode(0o755))
-            .map_err(|error| StoreError::io("make directory", self.tree.join(path))(error.into()))?;
-        self.beneath(path).map_err(|error| StoreError::io("open", self.tree.join(path))(error.into()))
+        self.count_name()?;
+        mkdirat(&parent, last, Mode::from_raw_mode(0o755)).map_err(refused(UnpackStep::MakeDirectory, path))?;
+        self.beneath(path).map_err(refused(UnpackStep::Open, path))
     }
 
     fn beneath(&self, path: &Path) -> Result<OwnedFd, Errno> {
@@ -254,20 +267,14 @@ impl Unpacking<'_> {
         openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
     }
 
-    fn write_file(
-        &self,
-        content: &mut impl Read,
-        parent: &OwnedFd,
-        last: &OsStr,
-        attributes: &Attributes,
-        path: &Path,
-    ) -> Result<(), StoreError> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let failed = |error: Errno| StoreError::io("unpack", path)(error.into());
-        let file = openat(parent, last, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
-        let mut file = std::fs::File::from(file);
-        io::copy(content, &mut file).map_err(StoreError::io("unpack", path))?;
-        set_attributes(file.as_fd(), attributes).map_err(failed)
+    fn fill(&mut self, mut file: File, content: &mut impl Read, path: &Path) -> Result<File, Problem> {
+        // One more than allowed, so that more than allowed is seen.
+        let mut content = content.take(self.bytes_left.saturating_add(1));
+        let bytes =
+            io::copy(&mut content, &mut file).map_err(|error| Problem::of_system(UnpackStep::Unpack, path, &error))?;
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or(Problem::TooLarge)?;
+        self.done.bytes += bytes;
+        Ok(file)
     }
 
     fn hard_link(
@@ -275,8 +282,8 @@ impl Unpacking<'_> {
         target: &Path,
         parent: &OwnedFd,
         last: &OsStr,
-        refuse: &impl Fn(EntryRefusal) -> StoreError,
-    ) -> Result<(), StoreError> {
+        refuse: &impl Fn(EntryRefusal) -> Problem,
+    ) -> Result<(), Problem> {
         let name = target.file_name().ok_or(EntryRefusal::NoTarget).map_err(refuse)?;
         let directory = self.beneath(target.parent().unwrap_or(Path::new("")));
         let directory = directory.map_err(|_| refuse(EntryRefusal::NoTarget))?;
@@ -284,28 +291,33 @@ impl Unpacking<'_> {
         if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
             return Err(refuse(EntryRefusal::NoTarget));
         }
-        linkat(&directory, name, parent, last, AtFlags::empty())
-            .map_err(|error| StoreError::io("link", self.tree.join(target))(error.into()))
+        linkat(&directory, name, parent, last, AtFlags::empty()).map_err(refused(UnpackStep::Link, target))
     }
 
     /// Deepest first, so that setting a directory's time is the last change in it.
-    fn finish_directories(&self) -> Result<(), StoreError> {
+    fn finish_directories(&self) -> Result<(), Problem> {
         for (path, attributes) in self.directories.iter().rev() {
             self.beneath(path)
                 .and_then(|directory| set_attributes(directory.as_fd(), attributes))
-                .map_err(|error| StoreError::io("set owner of", self.tree.join(path))(error.into()))?;
+                .map_err(refused(UnpackStep::SetOwner, path))?;
         }
         Ok(())
     }
 }
 
-fn set_attributes(file: std::os::fd::BorrowedFd<'_>, attributes: &Attributes) -> Result<(), Errno> {
+fn refused(step: UnpackStep, path: impl AsRef<Path>) -> impl FnOnce(Errno) -> Problem {
+    move |error| Problem::of_system(step, path, &error.into())
+}
+
+/// To be called while the file is still the caller's own: afterwards it may not be written to.
+fn set_extended(file: BorrowedFd<'_>, extended: &Extended) -> Result<(), Errno> {
+    extended.iter().try_for_each(|(name, value)| fsetxattr(file, name, value, XattrFlags::empty()))
+}
+
+fn set_attributes(file: BorrowedFd<'_>, attributes: &Attributes) -> Result<(), Errno> {
     // The mode comes after the owner: changing the owner clears set-user-id.
     fchown(file, Some(attributes.uid), Some(attributes.gid))?;
     fchmod(file, attributes.mode)?;
-    for (name, value) in &attributes.extended {
-        fsetxattr(file, name, value, XattrFlags::empty())?;
-    }
     futimens(file, &attributes.times)
 }
 

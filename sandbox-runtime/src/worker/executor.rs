@@ -1,13 +1,15 @@
 //! The last step in the sandbox: running the guest from its sealed memory file.
 //!
 //! There is no file of the guest in the sandbox, so none can be replaced, and no mount is needed for it.
-#![expect(unsafe_code, reason = "execveat and seccomp have no safe wrapper")]
+#![expect(unsafe_code, reason = "execveat has no safe wrapper")]
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
+
+use super::seccomp;
 
 /// The guest's own environment; every command gets one of its own from the host.
 const ENVIRONMENT: &std::ffi::CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -24,21 +26,14 @@ impl Guest {
     pub(super) fn new(program: &OwnedFd, filter: Option<&'static [libc::sock_filter]>) -> Self {
         Self { program: program.as_raw_fd(), filter }
     }
-
-    fn load_filter(&self) -> std::io::Result<()> {
-        let Some(filter) = self.filter else { return Ok(()) };
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: the kernel copies as many instructions as the length says, and writes none.
-        let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    }
 }
 
 impl Executor for Guest {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         let arguments = [c"ostler-guest".as_ptr(), std::ptr::null()];
         let environment = [ENVIRONMENT.as_ptr(), std::ptr::null()];
-        self.load_filter().map_err(|error| ExecutorError::Execution(Box::new(error)))?;
+        let loaded = self.filter.map_or(Ok(()), seccomp::load);
+        loaded.map_err(|error| ExecutorError::Execution(Box::new(std::io::Error::from(error))))?;
         // SAFETY: both arrays are null-terminated and their strings are static.
         unsafe {
             libc::syscall(

@@ -42,7 +42,7 @@ const USER: &str = "git:x:0:0::/nonexistent:/nonexistent\n";
 const GROUP: &str = "git:x:0:\n";
 
 /// From the kernel's `uapi/linux/mount.h`; the libc crate has no name for it.
-const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
+pub(crate) const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
 
 const CLOSED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 

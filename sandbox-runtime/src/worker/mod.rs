@@ -47,7 +47,8 @@ use crate::standing::Standing;
 use crate::step::{Step, failure};
 use crate::store::{ImageId, Store, StoreError};
 use executor::Guest;
-pub(crate) use overlay::UPPER;
+pub(crate) use machine::MOUNT_ATTR_NOSYMFOLLOW;
+pub(crate) use overlay::{UPPER, change_mount};
 use record::Record;
 
 /// What a worker is to make.

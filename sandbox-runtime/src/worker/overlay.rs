@@ -92,7 +92,7 @@ fn attach(layer: &Path, place: &str, user: Option<BorrowedFd<'_>>) -> Result<(),
 }
 
 /// Sets attributes of a mount, with the ids mapped by a user namespace where there is one.
-pub(super) fn change_mount(tree: &OwnedFd, set: u64, user: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+pub(crate) fn change_mount(tree: &OwnedFd, set: u64, user: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let attributes = libc::mount_attr {
         attr_set: set | if user.is_some() { libc::MOUNT_ATTR_IDMAP } else { 0 },
         attr_clr: 0,

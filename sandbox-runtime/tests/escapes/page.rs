@@ -69,6 +69,7 @@ fn in_words(defence: Defence) -> &'static str {
         Defence::SealedGuest => "the program of PID 1 is sealed",
         Defence::OwnIpc => "an IPC namespace of its own",
         Defence::OwnNetwork => "a network namespace of its own",
+        Defence::OwnRoot => "a root of its own for what unpacks archives",
     }
 }
 

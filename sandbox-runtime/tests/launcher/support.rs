@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ostler_sandbox::client::launcher::{Launcher, Spawned, Started, spawn_launcher};
 use ostler_sandbox::launcher::LauncherConfig;
 use ostler_sandbox::store::Store;
+use ostler_sandbox::store::unpacker::Unpacker;
 use ostler_wire::launcher::Limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -110,7 +111,8 @@ impl Bench {
         let archive = path("root.tar");
         root_archive(&archive);
         let store = Store::create(&path("store")).unwrap();
-        let image = store.import_rootfs_tar(&archive, "base").unwrap().image.to_string();
+        let unpacker = Unpacker::new(env!("CARGO_BIN_EXE_ostler-sandbox-launcher").into(), "unpack");
+        let image = store.import_rootfs_tar(&archive, "base", &unpacker).unwrap().image.to_string();
         let mut config = LauncherConfig::new(path("store"), path("state"), path("socket"));
         config.guest = Some(stand_in().to_owned());
         // Ranges of its own, so that processes can be told apart by their uid: neighbouring process numbers, as test

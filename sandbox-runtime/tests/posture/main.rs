@@ -19,4 +19,5 @@ mod canonical;
 mod git;
 mod ordinary;
 mod runc;
+mod unpacker;
 mod whole;

@@ -115,6 +115,7 @@ fn the_words_of_the_readme_are_understood() {
     assert!(matches!(parse("ostler images import x.tar --name base --data /d"), Command::Images(_)));
     let probe = format!("ostler {} {{}}", crate::doctor::PROBE_VERB);
     assert!(matches!(parse(&probe), Command::InternalProbe(probe) if probe.plan == "{}"));
+    assert!(matches!(parse("ostler internal-unpack {}"), Command::InternalUnpack(unpack) if unpack.plan == "{}"));
     assert!(matches!(parse("ostler internal-launcher {}"), Command::InternalLauncher(l) if l.configuration == "{}"));
 }
 

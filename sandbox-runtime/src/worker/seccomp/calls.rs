@@ -88,6 +88,24 @@ pub(super) const ALLOWED: &[Group] = &[
 /// Groups of [`ALLOWED`] that a program which works on files has no use for.
 pub(super) const NOT_FOR_FILES: &[&str] = &[FIFOS, DATABASES, DEBUGGERS, SHARED_MEMORY];
 
+/// All that a process needs which reads one descriptor and fills one folder; each is in [`ALLOWED`] too.
+pub(super) const UNPACKING: &[Group] = &[
+    ("the archive, and files and their contents", "openat openat2 close fcntl lseek read pread64 readv write writev"),
+    (
+        "names, metadata and attributes",
+        "fstat newfstatat statx mkdirat linkat symlinkat unlinkat mknodat fchmod fchown fchownat utimensat fsetxattr",
+    ),
+    ("its own memory", "brk mmap munmap mremap mprotect madvise"),
+    ("its report, and its end", "sendmsg poll ppoll exit exit_group restart_syscall"),
+    (
+        "what the C and Rust libraries do by themselves",
+        "futex getrandom clock_gettime getpid gettid tgkill rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack",
+    ),
+];
+
+/// What it is refused on purpose, besides [`REFUSED`]: other processes and sockets. Everything else is not there.
+pub(super) const NOT_FOR_UNPACKING: &str = "clone fork vfork execve execveat socket socketpair connect bind ptrace kill setuid setgid setresuid setresgid capset ioctl";
+
 const FIFOS: &str = "fifos and sockets as files; a device needs a capability of the machine";
 const DATABASES: &str = "asynchronous reading and writing of files, for databases and file servers";
 const DEBUGGERS: &str = "debuggers and tracers, which reach no further than the process namespace and never PID 1";

@@ -18,7 +18,7 @@ mod program;
 
 use serde_json::{Value, json};
 
-pub(crate) use program::program;
+pub(crate) use program::{load, program};
 
 /// Flags of `clone` that make a namespace: mount, cgroup, uts, ipc, user, pid, network.
 const NEW_NAMESPACES: [u64; 7] =
@@ -51,25 +51,32 @@ pub(crate) enum Calls {
     All,
     /// What a program needs that works on files: no network, no tracing, no shared memory, queues or keys.
     Files,
+    /// What the process needs that unpacks an archive, which makes no other process and no socket at all.
+    Unpacking,
 }
 
 /// The profile, as it would be part of an OCI specification.
 pub(super) fn profile(calls: Calls) -> Value {
     let mut rules = Vec::new();
-    for (reason, names) in calls::ALLOWED {
-        if calls == Calls::All || !calls::NOT_FOR_FILES.contains(reason) {
-            rules.push(allow(names, &[]));
+    match calls {
+        Calls::All => rules.extend(calls::ALLOWED.iter().map(|(_, names)| allow(names, &[]))),
+        Calls::Files => {
+            let kept = calls::ALLOWED.iter().filter(|(reason, _)| !calls::NOT_FOR_FILES.contains(reason));
+            rules.extend(kept.map(|(_, names)| allow(names, &[])));
+        }
+        Calls::Unpacking => {
+            rules.extend(calls::UNPACKING.iter().map(|(_, names)| allow(names, &[])));
+            rules.push(refuse(calls::NOT_FOR_UNPACKING, libc::EPERM, &[]));
         }
     }
     for (_, names) in calls::REFUSED {
         rules.push(refuse(names, libc::EPERM, &[]));
     }
-    rules.extend(processes());
     rules.extend(match calls {
-        Calls::All => sockets(),
-        Calls::Files => unix_sockets(),
+        Calls::All => [processes(), sockets(), requests()].concat(),
+        Calls::Files => [processes(), unix_sockets(), requests()].concat(),
+        Calls::Unpacking => Vec::new(),
     });
-    rules.extend(requests());
     json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": libc::ENOSYS,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use libseccomp::{ScmpArch, ScmpSyscall};
 use serde_json::Value;
 
-use super::calls::{ABSENT, ALLOWED, Group, NEWER, REFUSED};
+use super::calls::{ABSENT, ALLOWED, Group, NEWER, REFUSED, UNPACKING};
 use super::{Calls, none_of, profile, split};
 
 fn names(groups: &'static [Group]) -> Vec<&'static str> {
@@ -140,6 +140,19 @@ fn what_only_works_on_files_has_neither_network_nor_tracing_nor_shared_memory() 
     let families = rules(Calls::Files).into_iter().filter(|(names, ..)| names.iter().any(|name| name == "socket"));
     let allowed: Vec<_> = families.filter(|(_, action, _)| action.starts_with("\"SCMP_ACT_ALLOW")).collect();
     assert_eq!(allowed.len(), 1, "{allowed:?}");
+}
+
+#[test]
+fn what_unpacks_an_archive_makes_no_process_and_no_socket() {
+    let everywhere: BTreeSet<&str> = names(ALLOWED).into_iter().collect();
+    let unknown: Vec<&str> = names(UNPACKING).into_iter().filter(|name| !everywhere.contains(name)).collect();
+    assert_eq!(unknown, Vec::<&str>::new());
+    for (names, action, _) in rules(Calls::Unpacking) {
+        for call in ["clone", "execve", "socket", "connect", "recvmsg", "ioctl", "prctl", "kill", "rename", "chdir"] {
+            let allows = action.starts_with("\"SCMP_ACT_ALLOW") && names.iter().any(|name| name == call);
+            assert!(!allows, "{call}");
+        }
+    }
 }
 
 /// A misspelt name would be left out in silence, which for a call to be refused is no harm and for an allowed one a riddle.

@@ -37,6 +37,11 @@ impl Range {
         u64::from(self.base) < other.end() && u64::from(other.base) < self.end()
     }
 
+    /// Whether all of the other lies in this one.
+    pub(crate) fn has(self, other: Self) -> bool {
+        self.base <= other.base && other.end() <= self.end()
+    }
+
     pub(crate) fn holds(self, outside: u32) -> bool {
         self.base <= outside && u64::from(outside) < self.end()
     }

@@ -4,7 +4,7 @@ use ostler_sandbox::probe::{self, Attempt, Gap, Kind, Summary};
 use ostler_sandbox::standing::Standing;
 
 use super::context::{Attempts, Looker, Tried};
-use super::finding::{Check, Finding, State};
+use super::finding::{Check, Finding};
 
 pub(super) fn examine(attempts: &Attempts, looker: Looker) -> Vec<Check> {
     let standing = looker.standing();
@@ -17,8 +17,10 @@ pub(super) fn examine(attempts: &Attempts, looker: Looker) -> Vec<Check> {
         }
     };
     let limits = match standing {
-        Standing::Namespace if controllers.state != State::Ok => Finding::skipped("there is no group to try it in"),
-        _ => limits(&attempts.of(Attempt::Limits)),
+        Standing::Namespace => {
+            Finding::skipped("a host of this user's tries it when it starts, and says what it lacks")
+        }
+        Standing::Machine => limits(&attempts.of(Attempt::Limits)),
     };
     vec![
         controllers.of("control_groups.controllers"),

@@ -62,11 +62,41 @@ impl Cgroups {
     /// serve to end what is in them.
     pub(crate) fn move_down(&mut self) {
         let Some(unified) = &mut self.unified else { return };
-        if CONTROLLERS.iter().any(|controller| unified.has(controller)) && move_processes(&unified.root).is_err() {
+        if !CONTROLLERS.iter().any(|controller| unified.has(controller)) {
+            return;
+        }
+        let made_room = match is_given(&unified.root) {
+            true => move_processes(&unified.root).is_ok() && unified.may_give(),
+            // Others live in it, who were not asked.
+            false => false,
+        };
+        if !made_room {
             unified.controllers.clear();
         }
     }
 }
+
+/// Whether the group was given away for good (systemd says so in an attribute), or nobody lives in it but this launcher and who
+/// started it.
+fn is_given(group: &Path) -> bool {
+    let mut value = [0; 8];
+    let said = rustix::fs::getxattr(group, "user.delegate", &mut value).is_ok_and(|length| value[..length] == *b"1");
+    let own = [Some(rustix::process::getpid()), rustix::process::getppid()];
+    let is_own = |pid: &str| own.iter().flatten().any(|own| own.as_raw_nonzero().to_string() == pid);
+    said || fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|list| list.lines().all(is_own))
+}
+
+impl Hierarchy {
+    /// Whether groups below can have the controllers that set limits.
+    fn may_give(&self) -> bool {
+        let all = CONTROLLERS.iter().filter(|controller| self.has(controller));
+        all.into_iter()
+            .all(|controller| write(&self.root.join("cgroup.subtree_control"), &format!("+{controller}")).is_ok())
+    }
+}
+
+/// Most rounds of moving: a process that forks meanwhile has its child where it was itself.
+const ROUNDS: usize = 20;
 
 fn move_processes(group: &Path) -> std::io::Result<()> {
     let target = group.join(OWN);
@@ -74,14 +104,20 @@ fn move_processes(group: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    for pid in fs::read_to_string(group.join("cgroup.procs"))?.lines() {
-        match write(&target.join("cgroup.procs"), pid) {
-            // It has ended meanwhile.
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            moved => moved?,
+    for _ in 0..ROUNDS {
+        let list = fs::read_to_string(group.join("cgroup.procs"))?;
+        if list.is_empty() {
+            return Ok(());
+        }
+        for pid in list.lines() {
+            match write(&target.join("cgroup.procs"), pid) {
+                // It has ended meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                moved => moved?,
+            }
         }
     }
-    Ok(())
+    Err(std::io::ErrorKind::ResourceBusy.into())
 }
 
 #[cfg(test)]
@@ -98,24 +134,27 @@ mod tests {
     }
 
     #[test]
-    fn the_processes_of_a_delegated_group_move_down_before_controllers_are_given() {
+    fn controllers_are_had_where_a_group_is_given_away_and_room_can_be_made_in_it() {
         let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("cgroup.procs"), "7\n").unwrap();
+        let moved = root.path().join(OWN).join("cgroup.procs");
         fs::create_dir(root.path().join(OWN)).unwrap();
-        fs::write(root.path().join(OWN).join("cgroup.procs"), "").unwrap();
-        let hierarchy = |controllers: &[&str]| Hierarchy {
-            root: root.path().to_owned(),
-            controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
+        fs::write(&moved, "").unwrap();
+        fs::write(root.path().join("cgroup.subtree_control"), "").unwrap();
+        let have_controllers = |processes: &str| {
+            fs::write(root.path().join("cgroup.procs"), processes).unwrap();
+            let controllers = ["memory", "pids"].map(str::to_owned).into();
+            let unified = Some(Hierarchy { root: root.path().to_owned(), controllers });
+            let mut groups = Cgroups { parent: "t".into(), unified, legacy: Vec::new() };
+            groups.move_down();
+            assert!(groups.can_end(), "to end what is in it, a group serves anyway");
+            groups.has("memory")
         };
-        let mut groups =
-            Cgroups { parent: "t".into(), unified: Some(hierarchy(&["memory", "pids"])), legacy: Vec::new() };
-        groups.move_down();
-        assert_eq!(fs::read_to_string(root.path().join(OWN).join("cgroup.procs")).unwrap(), "7");
-        assert!(groups.has("memory"));
-        // Where nobody can be moved, the group is still there to end what is in it.
-        fs::remove_dir_all(root.path().join(OWN)).unwrap();
-        fs::write(root.path().join(OWN), "").unwrap();
-        groups.move_down();
-        assert!(!groups.has("memory") && groups.can_end());
+        assert!(have_controllers(""));
+        assert!(!have_controllers("7\n"), "somebody else lives in it");
+        assert_eq!(fs::read_to_string(&moved).unwrap(), "", "and is not moved");
+        rustix::fs::setxattr(root.path(), "user.delegate", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+        // Plain files stay as they are: whoever was to be moved is there again and again.
+        assert!(!have_controllers("7\n"), "it cannot be emptied");
+        assert_eq!(fs::read_to_string(&moved).unwrap(), "7");
     }
 }

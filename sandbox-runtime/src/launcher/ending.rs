@@ -15,6 +15,7 @@ use rustix::process::{Signal, WaitStatus, kill_process, pidfd_send_signal};
 
 use super::files::{remove_in_child, set_aside};
 use super::limits;
+use super::running;
 use super::sandboxes::{Because, Ending, Phase, RequestKey, Sandbox};
 use super::starting::check_id;
 use super::state::{Launcher, in_words, log};
@@ -177,6 +178,9 @@ impl Launcher {
     fn finish(&mut self, id: &str, files_removed: Result<(), Failure>) {
         let Some(sandbox) = self.sandboxes.remove(id) else { return };
         let Phase::Ending(ending) = sandbox.phase else { return };
+        if !self.cgroups.can_end() {
+            running::forget(&self.config.state, id);
+        }
         if self.sandboxes.is_empty() {
             self.cgroups.remove_parents();
         }

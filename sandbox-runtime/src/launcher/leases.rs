@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::ids::{Range, WHOLE};
+use crate::standing::Own;
 
 /// Ids that lie together, to be given out in ranges of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,24 +28,31 @@ impl Block {
         Range { base: self.first + number * self.size, count: self.size }
     }
 
-    /// Whether the range is one of these, in this size or in one that an earlier launcher gave out.
-    fn has(self, range: Range) -> bool {
-        let all = Range { base: self.first, count: self.size.saturating_mul(self.ranges) };
-        let inside = range.base >= all.base && range.end() <= all.end() && range.count > 0;
-        inside && (range.base - self.first).is_multiple_of(range.count)
+    fn gives(self, range: Range) -> bool {
+        let offset = range.base.checked_sub(self.first).filter(|offset| offset.is_multiple_of(self.size));
+        range.count == self.size && offset.is_some_and(|offset| offset / self.size < self.ranges)
     }
 }
 
 /// The ranges of one launcher.
 #[derive(Debug)]
 pub(super) struct Leases {
+    /// What new sandboxes are given.
     blocks: Vec<Block>,
+    /// All ids of a namespace, which are nobody else's: an earlier launcher may have cut them otherwise.
+    own: Option<Vec<Range>>,
     used: BTreeSet<Range>,
 }
 
 impl Leases {
-    pub(super) fn new(blocks: Vec<Block>) -> Self {
-        Self { blocks, used: BTreeSet::new() }
+    /// With ids of the machine that are nobody else's.
+    pub(super) fn new(block: Block) -> Self {
+        Self { blocks: vec![block], own: None, used: BTreeSet::new() }
+    }
+
+    /// With those of a user namespace, of which `blocks` are given out.
+    pub(super) fn of_namespace(Own { blocks, ids }: Own) -> Self {
+        Self { blocks, own: Some(ids), used: BTreeSet::new() }
     }
 
     /// The lowest free range.
@@ -58,7 +66,21 @@ impl Leases {
     /// Marks a range as used by files that exist. `false` if another has it, or it is none of ours: never those of the host's
     /// own users.
     pub(super) fn adopt(&mut self, range: Range) -> bool {
-        self.blocks.iter().any(|block| block.has(range)) && self.is_free(range) && self.used.insert(range)
+        self.is_ours(range) && self.is_free(range) && self.used.insert(range)
+    }
+
+    /// Whether a sandbox has it, or could be given it next.
+    pub(super) fn may_be_given(&self, range: Range) -> bool {
+        self.used.contains(&range) || self.blocks.iter().any(|block| block.gives(range))
+    }
+
+    /// Whether files of a sandbox may bear it: never the ids of the host's own users.
+    pub(super) fn is_ours(&self, range: Range) -> bool {
+        match &self.own {
+            // Root of a namespace is the user, and has no part in it.
+            Some(own) => range.base > 0 && range.count > 0 && own.iter().any(|own| own.has(range)),
+            None => self.blocks.iter().any(|block| block.gives(range)),
+        }
     }
 
     /// The neighbours are enough to look at: no two that are used overlap.
@@ -78,7 +100,7 @@ mod tests {
     use super::*;
 
     fn leases(first: u32, ranges: u32) -> Leases {
-        Leases::new(vec![Block::whole(first, ranges)])
+        Leases::new(Block::whole(first, ranges))
     }
 
     #[test]
@@ -102,12 +124,19 @@ mod tests {
 
     #[test]
     fn ranges_of_another_size_keep_their_ids_to_themselves() {
-        let mut leases =
-            Leases::new(vec![Block { first: 1, size: 100, ranges: 3 }, Block { first: 1000, size: 100, ranges: 1 }]);
+        let blocks = vec![Block { first: 1, size: 100, ranges: 3 }, Block { first: 1000, size: 100, ranges: 1 }];
+        let ids = [(0, 1), (1, 399), (1000, 150)].map(|(base, count)| Range { base, count }).into();
+        let mut leases = Leases::of_namespace(Own { blocks, ids });
         // Given out when ranges were smaller, or larger.
         assert!(leases.adopt(Range { base: 151, count: 50 }));
         assert!(!leases.adopt(Range { base: 101, count: 100 }), "half of it is another's");
         assert!(leases.adopt(Range { base: 1, count: 50 }));
+        // In no block of today's.
+        assert!(leases.adopt(Range { base: 310, count: 40 }));
+        for foreign in [(0, 1), (0, 50), (380, 100), (500, 10), (1100, 100), (7, 0)] {
+            let range = Range { base: foreign.0, count: foreign.1 };
+            assert!(!leases.adopt(range), "{range:?} is no range of ours");
+        }
         let taken: Vec<u32> = std::iter::from_fn(|| leases.take()).map(|range| range.base).collect();
         assert_eq!(taken, [201, 1000]);
         leases.release(Range { base: 151, count: 50 });

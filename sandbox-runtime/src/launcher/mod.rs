@@ -32,6 +32,7 @@ mod recovery;
 mod repositories;
 mod requests;
 mod rights;
+mod running;
 mod sandboxes;
 mod sealed;
 mod setup;

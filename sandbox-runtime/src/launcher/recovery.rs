@@ -16,8 +16,6 @@ use super::leases::Leases;
 use super::starting::check_id;
 use super::state::log;
 use crate::cgroup::{Cgroups, Removal};
-use crate::process;
-use crate::standing::Subordinate;
 use crate::step::{Step, failure};
 use crate::store::Store;
 use crate::worker::UPPER;
@@ -44,32 +42,6 @@ pub(super) fn end_leftovers(cgroups: &Cgroups) -> Result<(), Failure> {
         }
     }
     cgroups.remove_parents();
-    Ok(())
-}
-
-/// Ends the processes that bear the ids of kept files: for where no control group tells whose they are.
-pub(super) fn end_by_owner(store: &Store, uids: &Subordinate) -> Result<(), Failure> {
-    let until = Instant::now() + PATIENCE;
-    if !store.sandboxes().exists() {
-        return Ok(());
-    }
-    for id in names(&store.sandboxes())? {
-        let Ok(Some(record)) = Record::read(&store.sandbox(&id)) else { continue };
-        loop {
-            let left = process::owned_by(|uid| uids.is_in(uid, record.ids()));
-            if left.is_empty() {
-                break;
-            }
-            for pid in left {
-                // One that has ended meanwhile is what is wanted.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-            if Instant::now() > until {
-                return Err(failure(FailureKind::Limit, "end leftovers", format!("processes of {id} do not end")));
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
-    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ostler_wire::Failure;
+use ostler_wire::{Failure, FailureKind};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
@@ -19,17 +19,20 @@ use sha2::{Digest, Sha256};
 use super::leases::{Block, Leases};
 use super::sealed::{run_from_memory, seal, unsealed};
 use super::state::{Launcher, log};
-use super::{LOCK, LauncherConfig, LauncherError, recovery, rights};
+use super::{LOCK, LauncherConfig, LauncherError, recovery, rights, running};
 use crate::cgroup::Cgroups;
 use crate::defence::Defence;
 use crate::process;
 use crate::standing::{self, Standing};
-use crate::step::Step;
+use crate::step::{Step, failure};
 use crate::store::Store;
 use crate::worker::seccomp;
 
 /// The launcher is ended last when the machine is out of memory.
 const OOM_SCORE: &str = "-900";
+
+/// The maps of uids and gids that files of sandboxes were made with, where those are not the machine's.
+const ID_MAPS: &str = "id-maps";
 
 /// Longest wait for a lock whose holder has ended.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -154,7 +157,7 @@ pub(super) fn prepare(config: LauncherConfig) -> Result<Launcher, LauncherError>
     settle().map_err(LauncherError::Step)?;
     let lock = Lock::take(&config.state)?;
     let store = Store::create(&config.store).map_err(LauncherError::Store)?;
-    store.remove_half_made().and_then(|()| store.remove_unused_copies()).map_err(LauncherError::Store)?;
+    store.remove_half_made().map_err(LauncherError::Store)?;
     assemble(config, lock, store).map_err(LauncherError::Step)
 }
 
@@ -162,8 +165,30 @@ pub(super) fn prepare(config: LauncherConfig) -> Result<Launcher, LauncherError>
 /// it lives in; root of another namespace may not. Nobody else begins anything meanwhile: the lock is held.
 fn end_as_the_user(config: &LauncherConfig) -> Result<(), LauncherError> {
     let _lock = Lock::take(&config.state)?;
-    let ids = standing::subordinate_uids().map_err(LauncherError::NotRoot)?;
-    recovery::end_by_owner(&Store::at(&config.store), &ids).map_err(LauncherError::Step)
+    running::end_noted(&config.state).map_err(LauncherError::Step)
+}
+
+/// Files bear ids of the namespace. Where those came to mean others of the machine, what is kept would be somebody else's.
+fn same_ids_as_before(state: &Path) -> Result<(), Failure> {
+    let path = state.join(ID_MAPS);
+    let shown = || path.display().to_string();
+    let now = standing::maps()?;
+    let before = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        read => Some(read.step("read", shown)?),
+    };
+    let now_text = now.join("\n\n");
+    if before.as_deref() == Some(&now_text) {
+        return Ok(());
+    }
+    if let Some([uids, gids]) = before.as_deref().and_then(|before| before.split_once("\n\n")).map(<[&str; 2]>::from)
+        && !(standing::goes_on(uids, &now[0]) && standing::goes_on(gids, &now[1]))
+    {
+        let words = "the user's ids in /etc/subuid or /etc/subgid are no longer those that files of sandboxes bear: put the old lines \
+                     first again and new ones after them, or begin with another data folder";
+        return Err(failure(FailureKind::Invalid, "compare ids", words));
+    }
+    fs::write(&path, now_text).step("write", shown)
 }
 
 fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher, Failure> {
@@ -181,12 +206,19 @@ fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Laun
         cgroups.move_down();
     }
     recovery::end_leftovers(&cgroups)?;
-    let mut leases = Leases::new(match standing {
-        Standing::Machine => vec![Block::whole(config.uid_first, config.uid_ranges)],
-        Standing::Namespace => standing::blocks()?,
-    });
+    let mut leases = match standing {
+        Standing::Machine => Leases::new(Block::whole(config.uid_first, config.uid_ranges)),
+        Standing::Namespace => {
+            same_ids_as_before(&config.state)?;
+            Leases::of_namespace(standing::own_ids()?)
+        }
+    };
     let signals = watch_signals().step("watch signals", || "of children and to end".to_owned())?;
     let kept = recovery::find_kept(&store, &mut leases)?;
+    // A copy that cannot be removed is no reason not to start.
+    if let Err(error) = store.remove_unused_copies(|range| leases.may_be_given(range)) {
+        log(&format!("copies of layers stay: {error}"));
+    }
     let guest = match &config.guest {
         Some(program) => {
             let program = fs::read(program).step("read guest", || program.display().to_string())?;

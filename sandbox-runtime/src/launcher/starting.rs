@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitStatus};
 
 use super::limits;
+use super::running;
 use super::sandboxes::{Because, Init, Phase, Purpose, RequestKey, Sandbox, Sockets, Waiting};
 use super::state::{Launcher, in_words};
 use crate::ids::Range;
@@ -219,6 +220,12 @@ impl Launcher {
                 // Once: what a worker has made shares its socket until it executes the guest.
                 let Some(pid) = Pid::from_raw(pid).filter(|_| sandbox.init.is_none()) else { return };
                 sandbox.init = Some(Init { pid, descriptor });
+                if !self.cgroups.can_end()
+                    && let Err(failed) = running::note(&self.config.state, id, pid)
+                {
+                    // It is ended like one that could not be made: the next launcher could not end it.
+                    return self.fail(id, failed);
+                }
                 // One that is ending already was over time while this was on its way: it is killed anyway.
                 if let Phase::Starting { request, .. } = sandbox.phase {
                     sandbox.phase = Phase::Living;
@@ -252,7 +259,9 @@ impl Launcher {
     }
 
     /// Without control groups: what a worker had begun when it ended is a child of the launcher now, and unknown to it.
-    fn end_orphans(&self) {
+    fn end_orphans(&mut self) {
+        // One that another worker has started and that is not read yet is no orphan.
+        self.read_reports();
         let known = |pid: Pid| {
             let is = |known: Option<Pid>| known == Some(pid);
             self.sandboxes.values().any(|sandbox| {

@@ -37,7 +37,7 @@ fn first_ids() -> Result<Range, Failure> {
     match Standing::of_this_process() {
         Standing::Machine => Ok(Range::whole(UID_FIRST)),
         Standing::Namespace => {
-            let first = standing::blocks()?.first().copied();
+            let first = standing::own_ids()?.blocks.first().copied();
             let none = || failure(FailureKind::System, "share out ids", "there are none");
             first.map(|block| Range { base: block.first, count: block.size }).ok_or_else(none)
         }

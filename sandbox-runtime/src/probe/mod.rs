@@ -162,7 +162,10 @@ fn ours_alone(place: &Path) -> Result<(), Failure> {
     for folder in place.ancestors() {
         let found = std::fs::metadata(folder).step("inspect directory", || folder.display().to_string())?;
         let theirs = found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw();
-        let writable = found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0;
+        // The group of a user that is this one's own has nobody else in it.
+        let is_private = found.gid() == rustix::process::getegid().as_raw() && found.uid() == found.gid();
+        let others = if is_private { 0o002 } else { 0o022 };
+        let writable = found.mode() & others != 0 && found.mode() & 0o1000 == 0;
         if theirs || writable {
             let why = format!("{} belongs to others, or others may write to it", folder.display());
             return Err(failure(FailureKind::Outside, "trust directory", why));

@@ -23,7 +23,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Gid, Uid, WaitOptions, getgid, getuid};
 use rustix::thread::UnshareFlags;
 
-use super::ids::{NEEDED, Subordinate, blocks, name_of, subordinate};
+use super::ids::{NEEDED, Subordinate, blocks, both, name_of, subordinate};
 use crate::launcher::Block;
 use crate::process;
 use crate::step::{Step, failure};
@@ -35,11 +35,10 @@ const MOST_LINES: usize = 32;
 const FOLDERS: [&str; 4] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];
 
 /// What the kernel and distributions have switches for, with the value that forbids it.
-const SWITCHES: [(&str, &str); 3] = [
-    ("kernel.unprivileged_userns_clone", "0"),
-    ("kernel.apparmor_restrict_unprivileged_userns", "1"),
-    ("user.max_user_namespaces", "0"),
-];
+const SWITCHES: [(&str, &str); 2] = [("kernel.unprivileged_userns_clone", "0"), ("user.max_user_namespaces", "0")];
+
+/// AppArmor's switch, which a profile with `userns,` for a program overrides.
+const APPARMOR: &str = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
 
 /// The programs and what they are to map.
 pub(super) struct Plan {
@@ -50,11 +49,7 @@ pub(super) struct Plan {
 impl Plan {
     /// What would be shared out.
     pub(super) fn blocks(&self) -> Result<Vec<Block>, Failure> {
-        blocks(&self.uids.1.as_table(), &self.gids.1.as_table())
-    }
-
-    pub(super) fn into_uids(self) -> Subordinate {
-        self.uids.1
+        blocks(&both(&self.uids.1.as_table(), &self.gids.1.as_table()))
     }
 }
 
@@ -64,9 +59,20 @@ pub(super) fn plan() -> Result<Plan, Failure> {
     for (name, forbidding) in SWITCHES {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         if fs::read_to_string(path).is_ok_and(|value| value.trim() == forbidding) {
-            let words = format!("`{name}` is {forbidding}, which forbids ordinary users to make user namespaces");
+            let words = format!(
+                "`{name}` is {forbidding}, which forbids ordinary users to make user namespaces; as root: sysctl {name}={}",
+                if forbidding == "0" && name.starts_with("user.") { "15000" } else { "1" }
+            );
             return Err(failure(FailureKind::System, "become root of a user namespace", words));
         }
+    }
+    let is_restricted = fs::read_to_string(APPARMOR).is_ok_and(|value| value.trim() == "1");
+    let profile = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"].map(fs::read_to_string);
+    let profile = profile.into_iter().find_map(Result::ok).unwrap_or_default();
+    if is_restricted && (profile.is_empty() || profile.starts_with("unconfined")) {
+        let words = "AppArmor lets only programs with a profile make user namespaces; as root, give ostler one that says \
+                     `userns,`, or: sysctl kernel.apparmor_restrict_unprivileged_userns=0";
+        return Err(failure(FailureKind::System, "become root of a user namespace", words));
     }
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = name_of(&users, uid);

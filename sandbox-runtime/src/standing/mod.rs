@@ -16,11 +16,12 @@ use std::sync::OnceLock;
 
 use ostler_wire::Failure;
 
+use crate::ids::Range;
 use crate::launcher::Block;
 use crate::step::Step;
 
 pub(crate) use enter::enter;
-pub(crate) use ids::Subordinate;
+pub(crate) use ids::goes_on;
 
 /// Which rights this process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +54,25 @@ impl Standing {
     }
 }
 
-/// The ids that sandboxes may have in this user namespace.
-pub(crate) fn blocks() -> Result<Vec<Block>, Failure> {
-    let read = |path: &str| std::fs::read_to_string(path).step("read id map", || path.to_owned());
-    ids::blocks(&read(UID_MAP)?, &read(GID_MAP)?)
+/// The ids of this user namespace.
+pub(crate) struct Own {
+    /// Those that sandboxes are given, as they are shared out.
+    pub(crate) blocks: Vec<Block>,
+    /// All that are both a uid and a gid, in pieces that can be mapped.
+    pub(crate) ids: Vec<Range>,
 }
 
-/// The ids that this ordinary user would have in a namespace of its own.
-pub(crate) fn subordinate_uids() -> Result<Subordinate, Failure> {
-    enter::plan().map(enter::Plan::into_uids)
+/// The ids that sandboxes may have in this user namespace.
+pub(crate) fn own_ids() -> Result<Own, Failure> {
+    let [uids, gids] = maps()?;
+    let ids = ids::both(&uids, &gids);
+    Ok(Own { blocks: ids::blocks(&ids)?, ids })
+}
+
+/// The maps of uids and of gids of this process, as the kernel shows them.
+pub(crate) fn maps() -> Result<[String; 2], Failure> {
+    let read = |path: &str| std::fs::read_to_string(path).step("read id map", || path.to_owned());
+    Ok([read(UID_MAP)?, read(GID_MAP)?])
 }
 
 /// What an ordinary user's launcher would have.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! owned/<base>-<count>/<diff id hex>       a copy of layers/<hex>, made at its first use in the range
-//! owned/<base>-<count>/<diff id hex>.new   half-made, or left of a crash
+//! owned/<base>-<count>/<diff id hex>.new   half-made: the next sandbox with the range goes on with it, the next launcher removes it
 //! ```
 //!
 //! A range belongs to one sandbox at a time, so there is one who copies. The copy shares the disk's blocks with the layer where
@@ -44,22 +44,23 @@ impl Store {
         let mut half_made = place.clone().into_os_string();
         half_made.push(".new");
         let half_made = PathBuf::from(half_made);
-        remove(&half_made)?;
-        let made = copy(layer, &half_made, ids).and_then(|()| {
-            let folder = File::open(&folder).map_err(StoreError::io("open", &folder))?;
-            syncfs(&folder).map_err(|error| StoreError::io("sync", &half_made)(error.into()))?;
-            fault::point("owned.unnamed");
-            fs::rename(&half_made, &place).map_err(StoreError::io("rename", &half_made))
-        });
-        if made.is_err() {
-            let _ = remove(&half_made);
-        }
-        made.map(|()| place)
+        // What a worker that was killed over its time has copied need not be copied again: a layer never changes.
+        copy(layer, &half_made, ids)?;
+        let folder = File::open(&folder).map_err(StoreError::io("open", &folder))?;
+        syncfs(&folder).map_err(|error| StoreError::io("sync", &half_made)(error.into()))?;
+        fault::point("owned.unnamed");
+        fs::rename(&half_made, &place).map_err(StoreError::io("rename", &half_made))?;
+        Ok(place)
     }
 
-    /// Removes copies of layers that are gone, and what was half-made. Nobody may be copying.
-    pub(crate) fn remove_unused_copies(&self) -> Result<(), StoreError> {
+    /// Removes copies of layers that are gone, those for ranges that nobody has or will be given, and what was half-made. Nobody may
+    /// be copying.
+    pub(crate) fn remove_unused_copies(&self, may_be_given: impl Fn(Range) -> bool) -> Result<(), StoreError> {
         for folder in entries(&self.owned())? {
+            if !range_of(&folder).is_some_and(&may_be_given) {
+                remove(&folder)?;
+                continue;
+            }
             for copy in entries(&folder)? {
                 let is_of_a_layer = copy.file_name().is_some_and(|name| self.root.join("layers").join(name).is_dir());
                 if !is_of_a_layer {
@@ -75,6 +76,12 @@ impl Store {
     }
 }
 
+/// The range in the name of a folder of copies.
+fn range_of(folder: &Path) -> Option<Range> {
+    let (base, count) = folder.file_name()?.to_str()?.split_once('-')?;
+    Some(Range { base: base.parse().ok()?, count: count.parse().ok()? })
+}
+
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let listed = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -83,8 +90,13 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     listed.map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io("list", folder))).collect()
 }
 
+/// Under another name first: what is half-removed is never taken for whole.
 fn remove(tree: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(tree) {
+    let going = tree.with_extension("new");
+    if going != tree {
+        fs::rename(tree, &going).map_err(StoreError::io("rename", tree))?;
+    }
+    match fs::remove_dir_all(going) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", tree)(error)),
         _ => Ok(()),
     }
@@ -99,7 +111,12 @@ fn copy(from: &Path, to: &Path, ids: Range) -> Result<(), StoreError> {
     let mut next = 0;
     while let Some(folder) = folders.get(next).cloned() {
         next += 1;
-        fs::create_dir(placed(&folder, from, to)).map_err(StoreError::io("make directory", &folder))?;
+        match fs::create_dir(placed(&folder, from, to)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::io("make directory", &folder)(error));
+            }
+            _ => {}
+        }
         for entry in entries(&folder)? {
             let found = fs::symlink_metadata(&entry).map_err(StoreError::io("inspect", &entry))?;
             if found.is_dir() {
@@ -107,14 +124,19 @@ fn copy(from: &Path, to: &Path, ids: Range) -> Result<(), StoreError> {
                 continue;
             }
             let place = placed(&entry, from, to);
+            let is_there = begun_with(&place, &found, ids).map_err(StoreError::io("copy", &entry))?;
             if found.nlink() > 1
                 && let Some(first) = links.get(&(found.dev(), found.ino()))
             {
-                fs::hard_link(first, &place).map_err(StoreError::io("link", &place))?;
+                if !is_there {
+                    fs::hard_link(first, &place).map_err(StoreError::io("link", &place))?;
+                }
                 continue;
             }
-            copy_one(&entry, &found, &place).map_err(StoreError::io("copy", &entry))?;
-            give(&entry, &found, &place, ids)?;
+            if !is_there {
+                copy_one(&entry, &found, &place).map_err(StoreError::io("copy", &entry))?;
+                give(&entry, &found, &place, ids)?;
+            }
             if found.nlink() > 1 {
                 links.insert((found.dev(), found.ino()), place);
             }
@@ -125,6 +147,21 @@ fn copy(from: &Path, to: &Path, ids: Range) -> Result<(), StoreError> {
         give(folder, &found, &placed(folder, from, to), ids)?;
     }
     Ok(())
+}
+
+/// Whether the file was copied before, whole: its time is set last. What is there of one that was not is removed.
+fn begun_with(place: &Path, found: &Metadata, ids: Range) -> io::Result<bool> {
+    let there = match fs::symlink_metadata(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        there => there?,
+    };
+    let is_whole = (there.mode(), there.len(), there.mtime(), there.mtime_nsec())
+        == (found.mode(), found.len(), found.mtime(), found.mtime_nsec())
+        && Some(there.uid()) == ids.outside(found.uid());
+    if !is_whole {
+        fs::remove_file(place)?;
+    }
+    Ok(is_whole)
 }
 
 fn placed(path: &Path, from: &Path, to: &Path) -> PathBuf {
@@ -235,13 +272,37 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_a_sandbox_would_not_have_is_refused_and_nothing_stays() {
+    fn an_id_that_a_sandbox_would_not_have_is_refused_and_no_copy_is_taken_for_whole() {
         let (root, store, layer) = store();
         fs::write(layer.join("etc/file"), "").unwrap();
         lchown(layer.join("etc/file"), Some(5000), Some(0)).unwrap();
         let refused = store.layer_of(IDS, &layer).unwrap_err();
         assert!(matches!(refused, StoreError::NoSuchId { uid: 5000, count: 4096, .. }), "{refused:?}");
-        assert_eq!(fs::read_dir(root.path().join("owned/1879048192-4096")).unwrap().count(), 0);
+        assert!(!root.path().join("owned/1879048192-4096/abc").exists());
+    }
+
+    #[test]
+    fn a_copy_that_was_broken_off_is_gone_on_with() {
+        let (root, store, layer) = store();
+        for name in ["a", "b", "c"] {
+            fs::write(layer.join("etc").join(name), name.repeat(10)).unwrap();
+        }
+        fs::hard_link(layer.join("etc/a"), layer.join("etc/deep/a")).unwrap();
+        let copy = store.layer_of(IDS, &layer).unwrap();
+        let half_made = copy.with_extension("new");
+        fs::rename(&copy, &half_made).unwrap();
+        // One was being written, one was not begun, a third is whole.
+        fs::remove_file(half_made.join("etc/c")).unwrap();
+        fs::write(half_made.join("etc/b"), "bb").unwrap();
+        let kept = half_made.join("etc/a").metadata().unwrap().ino();
+        assert_eq!(store.layer_of(IDS, &layer).unwrap(), copy);
+        for name in ["a", "b", "c"] {
+            assert_eq!(fs::read_to_string(copy.join("etc").join(name)).unwrap(), name.repeat(10));
+        }
+        let inodes = ["etc/a", "etc/deep/a"].map(|name| copy.join(name).metadata().unwrap().ino());
+        assert_eq!(inodes, [kept, kept]);
+        assert_eq!(copy.join("etc/b").metadata().unwrap().uid(), IDS.base);
+        drop(root);
     }
 
     #[test]
@@ -252,8 +313,10 @@ mod tests {
         for stale in ["gone", "abc.new"] {
             fs::create_dir_all(folder.join(stale).join("x")).unwrap();
         }
-        store.remove_unused_copies().unwrap();
+        fs::create_dir_all(root.path().join("owned/7-9/abc")).unwrap();
+        store.remove_unused_copies(|range| range == IDS).unwrap();
         assert_eq!(entries(&folder).unwrap(), [copy]);
+        assert_eq!(entries(&store.owned()).unwrap(), [folder]);
         drop(root);
     }
 }

@@ -141,7 +141,7 @@ fn without_root_it_says_what_it_could_not_look_at() -> Result<()> {
     for id in ["kernel.namespaces", "kernel.overlay", "kernel.nftables"] {
         report.has(id, "Skipped", "not tried without root: find subordinate ids");
     }
-    report.has("control_groups.limits", "Skipped", "no group to try it in");
+    report.has("control_groups.limits", "Skipped", "tries it when it starts");
     report.has("kernel.idmapped_mounts", "Warning", "not without root");
     for id in ["kernel.version", "kernel.seccomp", "kernel.memory_files", "images.present"] {
         report.has(id, "OK", "");

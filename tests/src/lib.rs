@@ -9,6 +9,7 @@ pub mod client;
 pub mod contract;
 pub mod debian_root;
 pub mod host;
+pub mod liar;
 pub mod model_server;
 pub mod ordinary_user;
 pub mod repository;

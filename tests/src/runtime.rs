@@ -103,7 +103,19 @@ impl Runtime {
         self.uid_first
     }
 
-    /// Ranges of uids that its sandboxes have between them.
+    /// The uid of the host's own user, to whom the forge belongs: of the last range, which no sandbox gets.
+    #[must_use]
+    pub fn host_uid(&self) -> u32 {
+        self.uid_first + (Self::UID_RANGES - 1) * 65_536
+    }
+
+    /// The folder of the forge's repositories, which need not be there.
+    #[must_use]
+    pub fn forge(&self) -> PathBuf {
+        self.folder.join("forge")
+    }
+
+    /// Ranges of uids that its sandboxes, and its host's own user, have between them.
     pub const UID_RANGES: u32 = 256;
 
     /// What the launcher has to say.
@@ -159,7 +171,10 @@ impl Runtime {
         let socket = self.folder.join("launcher.sock");
         let mut config = LauncherConfig::new(self.store(), self.folder.join("launcher"), socket.clone());
         config.uid_first = self.uid_first;
-        config.uid_ranges = Self::UID_RANGES;
+        config.uid_ranges = Self::UID_RANGES - 1;
+        config.host_uid = self.host_uid();
+        config.host_gid = self.host_uid();
+        config.forge = Some(self.forge());
         let mut command = Command::new(crate::host::binary()?);
         command.arg("internal-launcher").arg(config.to_argument()?);
         spawn_launcher(command, &socket, &self.folder.join("launcher.log"), Duration::from_secs(20))?;

@@ -559,6 +559,11 @@ export interface components {
             window: components["schemas"]["Window"];
         };
         /**
+         * @description What the guest of a sandbox did that the host takes from nobody.
+         * @enum {string}
+         */
+        CutOff: "broke_protocol" | "silent";
+        /**
          * @description Identifier of a decision: `dec_` and a lowercase ULID, which begins with its time.
          * @example dec_01jd3kq4v5w6x7y8z9a0b1c2d3
          */
@@ -709,6 +714,7 @@ export interface components {
             /** @enum {string} */
             type: "workspace_ready";
         } | {
+            cut_off?: components["schemas"]["CutOff"] | null;
             /** @description Why. */
             reason: string;
             /** @enum {string} */
@@ -1289,6 +1295,11 @@ export interface components {
             pull_request?: components["schemas"]["PullRequestId"] | null;
             /** @description Repository on the forge. */
             repository: string;
+            /**
+             * Format: int64
+             * @description How many of its sandboxes were given up because their guest broke the protocol or did not answer.
+             */
+            sandboxes_cut_off?: number;
             /** @description What it is doing. */
             status: components["schemas"]["SessionStatus"];
             /** @description First line of its first prompt, empty before. */
@@ -1977,6 +1988,7 @@ export interface operations {
                      *           "id": "ses_01m3250v000000000000000001",
                      *           "model": "scripted/demo",
                      *           "repository": "demo",
+                     *           "sandboxes_cut_off": 0,
                      *           "status": "working",
                      *           "title": "Make the failing test pass",
                      *           "updated_at_ms": 1790000000012
@@ -2046,6 +2058,7 @@ export interface operations {
                      *       "id": "ses_01m3250v000000000000000001",
                      *       "model": "scripted/demo",
                      *       "repository": "demo",
+                     *       "sandboxes_cut_off": 0,
                      *       "status": "idle",
                      *       "title": "",
                      *       "updated_at_ms": 1790000000000
@@ -2102,6 +2115,7 @@ export interface operations {
                      *       "id": "ses_01m3250v000000000000000001",
                      *       "model": "scripted/demo",
                      *       "repository": "demo",
+                     *       "sandboxes_cut_off": 0,
                      *       "status": "working",
                      *       "title": "Make the failing test pass",
                      *       "updated_at_ms": 1790000000012
@@ -2814,6 +2828,7 @@ export interface operations {
                      *       "id": "ses_01m3250v000000000000000001",
                      *       "model": "scripted/demo",
                      *       "repository": "demo",
+                     *       "sandboxes_cut_off": 0,
                      *       "status": "idle",
                      *       "title": "Make the failing test pass",
                      *       "updated_at_ms": 1790000004000

@@ -117,6 +117,9 @@ pub struct SessionView {
     /// Its pull request, once open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<PullRequestId>,
+    /// How many of its sandboxes were given up because their guest broke the protocol or did not answer.
+    #[serde(default)]
+    pub sandboxes_cut_off: u64,
     /// Milliseconds since the Unix epoch.
     pub created_at_ms: u64,
     /// Milliseconds since the Unix epoch.

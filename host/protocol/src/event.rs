@@ -126,6 +126,9 @@ pub enum EventBody {
     WorkspaceLost {
         /// Why.
         reason: String,
+        /// What its guest did, where the host gave it up for that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cut_off: Option<CutOff>,
     },
     /// Work on a prompt began.
     TurnStarted {
@@ -457,6 +460,17 @@ pub struct Reason {
     pub plugin: String,
     /// In its words.
     pub text: String,
+}
+
+/// What the guest of a sandbox did that the host takes from nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum CutOff {
+    /// It sent what no guest of ours sends.
+    BrokeProtocol,
+    /// It did not answer in time, or did not end what it should have ended.
+    Silent,
 }
 
 /// How a tool call ended.

@@ -166,6 +166,9 @@ fn start_launcher(layout: &Layout, user: User, certificates: Option<PathBuf>) ->
     (config.host_uid, config.host_gid) = if is_root() { (user.uid, user.gid) } else { (0, 0) };
     config.certificates = certificates;
     config.forge = Some(layout.repositories());
+    if cfg!(debug_assertions) {
+        config.guest = std::env::var_os(env::TEST_GUEST).map(PathBuf::from);
+    }
     let argument = config.to_argument().map_err(|error| failed(&error))?;
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
     let mut command = Command::new(program);

@@ -31,7 +31,7 @@ fn rows(sessions: &[SessionView], now_ms: u64) -> String {
     let row = |session: &SessionView| {
         [
             session.id.to_string(),
-            status(session.status).to_owned(),
+            status_and_mark(session),
             clean(&session.repository),
             ago(session.updated_at_ms, now_ms),
             one_line(&session.title, 60),
@@ -45,6 +45,15 @@ fn status(status: SessionStatus) -> &'static str {
         SessionStatus::Idle => "idle",
         SessionStatus::Working => "working",
         SessionStatus::Failed => "failed",
+    }
+}
+
+fn status_and_mark(session: &SessionView) -> String {
+    let status = status(session.status);
+    match session.sandboxes_cut_off {
+        0 => status.to_owned(),
+        1 => format!("{status}, a sandbox was cut off"),
+        many => format!("{status}, {many} sandboxes were cut off"),
     }
 }
 
@@ -143,6 +152,7 @@ mod tests {
             title: "make the test pass\u{1b}[31m".into(),
             head_seq: 1,
             pull_request: None,
+            sandboxes_cut_off: 0,
             created_at_ms: 0,
             updated_at_ms: 0,
         };

@@ -33,9 +33,26 @@ const LEAVE: u8 = 0x1d;
 /// Bytes of the keyboard that are sent at once.
 const KEYS: usize = 4096;
 
-/// What programs of a shell switch on and cannot switch off once it is left: bracketed paste, the other screen, the mouse, a
-/// hidden cursor, colours. (xterm's control sequences; 1047 leaves the cursor where it is where there was no other screen.)
-const RESET: &[u8] = b"\x1b[?2004l\x1b[?1047l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?25h\x1b[0m";
+/// What programs of a shell switch on and cannot switch off once it is left, in the order in which it must be undone. (xterm's
+/// control sequences, and those of kitty that others have taken over; a terminal ignores those that it does not know.)
+const RESET: &[u8] = concat!(
+    // A sequence that broke off in the middle would swallow what follows.
+    "\x18\x1b\\",
+    // A screen that is held back; the other screen. That takes the cursor where it was saved: to where it is, where there is
+    // no other screen, because each screen has a place of its own to save it.
+    "\x1b[?2026l\x1b7\x1b[?1049l",
+    // The mouse: every way to report it, every way to write it down; reports of the focus.
+    "\x1b[?9l\x1b[?1000l\x1b[?1001l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l\x1b[?1006l\x1b[?1015l\x1b[?1016l",
+    // Bracketed paste; keys as programs want them: arrows, keypad, modifiers, kitty's protocol.
+    "\x1b[?2004l\x1b[?1l\x1b>\x1b[>4;0m\x1b[=0u",
+    // Lines: no scroll region and no origin of its own, which would move the cursor; wrapped, not inserted.
+    "\x1b7\x1b[?6l\x1b[?69l\x1b[r\x1b8\x1b[?6l\x1b[?7h\x1b[4l\x1b[20l",
+    // Characters: ASCII, no attributes, no colours, no link, the palette of before.
+    "\x0f\x1b(B\x1b[0m\x1b[?5l\x1b]8;;\x1b\\\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\",
+    // The cursor: shown, in its usual form.
+    "\x1b[?25h\x1b[0 q",
+)
+.as_bytes();
 
 /// The size of a terminal that does not tell it.
 const WINDOW: Window = Window { rows: 24, columns: 80 };
@@ -116,6 +133,7 @@ async fn run(mut socket: WebSocketStream<TcpStream>, printer: &mut Printer) -> R
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let mut keyboard = keyboard().map_err(|error| words(&error))?;
     let mut resized = signal(SignalKind::window_change()).map_err(|error| words(&error))?;
+    let mut ended = signal(SignalKind::terminate()).map_err(|error| words(&error))?;
     let mut told = None;
     send_size(&mut socket).await?;
     loop {
@@ -132,6 +150,7 @@ async fn run(mut socket: WebSocketStream<TcpStream>, printer: &mut Printer) -> R
                 }
             }
             _ = resized.recv() => send_size(&mut socket).await?,
+            _ = ended.recv() => return Ok(Left::Told("this program was told to end".to_owned())),
             said = socket.next() => match said {
                 Some(Ok(Message::Binary(bytes))) => printer.shown(&bytes).map_err(|error| words(&error))?,
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {

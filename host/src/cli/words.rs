@@ -90,7 +90,8 @@ fn milestone(body: &EventBody) -> Vec<Line> {
             let files = if *restored { ", with the files of before" } else { "" };
             faint(format!("workspace: ready in {}{files}", duration(*took_ms)))
         }
-        EventBody::WorkspaceLost { reason } => with(Tone::Caution, "workspace lost:", reason),
+        EventBody::WorkspaceLost { reason, cut_off: None } => with(Tone::Caution, "workspace lost:", reason),
+        EventBody::WorkspaceLost { reason, cut_off: Some(_) } => with(Tone::Bad, "✗ sandbox cut off:", reason),
         EventBody::ContextAdded { source, text } => {
             faint(format!("context: {} ({} lines)", one_line(source, LINE), text.lines().count()))
         }

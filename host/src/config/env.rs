@@ -83,4 +83,6 @@ variables! {
     TERM = ("TERM", Everything),
     /// The point at which a test build ends itself; the installed program does not read it.
     FAULT_POINT = (ostler_sandbox::fault::VARIABLE, Tests),
+    /// A program that a test build runs as PID 1 of every sandbox; the installed program does not read it.
+    TEST_GUEST = ("OSTLER_TEST_GUEST", Tests),
 }

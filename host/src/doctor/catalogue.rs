@@ -115,6 +115,11 @@ pub const ENTRIES: &[Entry] = &[
     ),
     entry("kernel.version", Group::Kernel, "the version, against the oldest that is supported"),
     entry(
+        "kernel.holes",
+        Group::Kernel,
+        "the version, against those that fix holes which no filter of ours can be tested to close",
+    ),
+    entry(
         "kernel.namespaces",
         Group::Kernel,
         "every kind of namespace of a sandbox, made in a child; `user.max_user_namespaces`",

@@ -5,6 +5,7 @@ use ostler_sandbox::standing::Standing;
 
 use super::context::{Attempts, Looker, Tried};
 use super::finding::{Check, Finding};
+use super::holes;
 
 /// Oldest kernel that is supported: `docs/src/systems.md`.
 const OLDEST: (u32, u32) = (6, 1);
@@ -15,6 +16,8 @@ const FEW_NAMESPACES: u64 = 1024;
 /// What the kernel and its settings say.
 struct Facts {
     release: String,
+    /// What it says of itself in full.
+    words: String,
     /// `user.max_user_namespaces`.
     namespaces: Option<u64>,
     /// `vm.memfd_noexec`.
@@ -28,6 +31,7 @@ fn gather() -> Facts {
     let number = |path: &str| read(path).and_then(|text| text.parse().ok());
     Facts {
         release: read("/proc/sys/kernel/osrelease").unwrap_or_default(),
+        words: read("/proc/version").unwrap_or_default(),
         namespaces: number("/proc/sys/user/max_user_namespaces"),
         memory_files: number("/proc/sys/vm/memfd_noexec"),
         refuses_descriptors: probe::can_refuse_descriptors(),
@@ -42,6 +46,7 @@ fn judge(facts: &Facts, attempts: &Attempts, standing: Standing) -> Vec<Check> {
     let root = attempts.of(Attempt::Overlay);
     vec![
         version(&facts.release).of("kernel.version"),
+        holes::judge(&facts.release, &facts.words).of("kernel.holes"),
         namespaces(&attempts.of(Attempt::Namespaces), facts.namespaces).of("kernel.namespaces"),
         overlay(&root).of("kernel.overlay"),
         idmapped(&root, standing).of("kernel.idmapped_mounts"),
@@ -226,6 +231,7 @@ pub(super) fn examples() -> Vec<Check> {
         all.push(memory_files(&tried, Some(0)).of("kernel.memory_files"));
     }
     all.push(memory_files(&refused("make memory file", 13), Some(2)).of("kernel.memory_files"));
+    all.extend(holes::examples());
     all.extend([true, false].map(|can| descriptors(can).of("kernel.descriptors")));
     all
 }

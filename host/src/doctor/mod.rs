@@ -19,6 +19,7 @@ mod configuration;
 mod probe;
 
 mod cgroups;
+mod holes;
 mod kernel;
 
 mod data;

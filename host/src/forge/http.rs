@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower_http::decompression::RequestDecompressionLayer;
 
+use super::places::Share;
 use super::process::GitCommand;
 use super::push::{self, CommandReader, PushError, PushRequest};
 use super::settle::{Settlement, settle};
@@ -51,6 +52,8 @@ struct Git {
     access: Access,
     observer: Option<Arc<dyn PushObserver>>,
     requests: Arc<Semaphore>,
+    /// What its session has of the forge's places.
+    share: Share,
 }
 
 /// Routes of git's smart HTTP for clients that have `access`. Mount it where only such clients come: under the token's
@@ -65,14 +68,19 @@ pub fn observed_git_router(forge: Forge, access: Access, observer: Arc<dyn PushO
 }
 
 fn router(forge: Forge, access: Access, observer: Option<Arc<dyn PushObserver>>) -> Router {
-    let requests = Arc::new(Semaphore::new(forge.limits().requests));
+    let limits = forge.limits();
+    let requests = match access {
+        Access::Full => limits.full_requests,
+        Access::Session { .. } => limits.session_requests,
+    };
+    let requests = Arc::new(Semaphore::new(requests));
     Router::new()
         .route("/{repository}/info/refs", get(advertise))
         .route("/{repository}/git-upload-pack", post(upload_pack))
         .route("/{repository}/git-receive-pack", post(receive_pack))
         .fallback(|| async { Refused::new(StatusCode::NOT_FOUND, "there is only git's smart HTTP here") })
         .layer(RequestDecompressionLayer::new())
-        .with_state(Git { forge, access, observer, requests })
+        .with_state(Git { forge, access, observer, requests, share: Share::new() })
 }
 
 /// A request that is not served. Git shows the text to its user.
@@ -121,7 +129,9 @@ impl From<TransferError> for Refused {
     fn from(error: TransferError) -> Self {
         match error {
             TransferError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
-            TransferError::Stalled { .. } => Self::new(StatusCode::REQUEST_TIMEOUT, error.to_string()),
+            TransferError::Stalled { .. } | TransferError::Untaken { .. } => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, error.to_string())
+            }
             TransferError::Request(_) => Self::new(StatusCode::BAD_REQUEST, error.to_string()),
             TransferError::Deadline { .. } | TransferError::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
@@ -284,9 +294,13 @@ impl Git {
         request: OwnedSemaphorePermit,
         settle: futures::future::BoxFuture<'static, ()>,
     ) -> Result<Transfer, Refused> {
-        let process = self.forge.permit_for(&self.access).await?;
-        let (stream, git) = self.forge.start(command, process).await.map_err(TransferError::Run)?;
-        Ok(Transfer { stream, git, input, deadline: self.forge.limits().transfer, place: request, settle })
+        let limits = self.forge.limits();
+        let (place, deadline) = match self.access {
+            Access::Full => (self.forge.places().own().await?, limits.full_transfer),
+            Access::Session { .. } => (self.forge.places().of_session(&self.share).await?, limits.session_transfer),
+        };
+        let (stream, git) = self.forge.start(command, place).await.map_err(TransferError::Run)?;
+        Ok(Transfer { stream, git, input, deadline, idle: limits.idle, place: request, settle })
     }
 }
 

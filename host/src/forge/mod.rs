@@ -20,6 +20,7 @@ mod http;
 mod leftovers;
 mod name;
 mod pkt_line;
+mod places;
 mod process;
 mod push;
 mod read;

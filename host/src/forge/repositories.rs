@@ -8,16 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::places::{Place, Places};
+use super::process::{Answer, GitCommand, answer};
+use super::running::{Exit, GitRunner, RunningGit};
+use super::{BranchName, ForgeError, GitError, RepositoryName};
 use ostler_sandbox::fault;
 use ostler_sandbox::wire::launcher::RepositoryAccess;
 use rustix::fs::OFlags;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use super::process::{Answer, GitCommand, answer};
-use super::running::{Exit, GitRunner, RunningGit};
-use super::{Access, BranchName, ForgeError, GitError, RepositoryName};
 
 /// Prefix of a repository that is being made; no repository name begins with a dot.
 const UNFINISHED: &str = ".new-";
@@ -37,16 +36,20 @@ pub struct ForgeLimits {
     pub session_push: u64,
     /// Largest request for objects, in bytes after decompression (16 MiB).
     pub fetch_request: u64,
-    /// Time for a whole clone, fetch or push (15 minutes).
-    pub transfer: Duration,
-    /// Time that a client may let pass between two pieces of a request (60 s).
+    /// Time for a whole clone, fetch or push of a holder of the API token (15 minutes).
+    pub full_transfer: Duration,
+    /// The same of a session, whose sandbox is on this machine (5 minutes).
+    pub session_transfer: Duration,
+    /// Time that a client may let pass between two pieces of a request, or before it takes the next piece of an answer (60 s).
     pub idle: Duration,
     /// Time for a query, such as a diff (30 s).
     pub query: Duration,
     /// Git processes at the same time for the host and the holders of its token, and as many for all sandboxes (32).
     pub processes: usize,
-    /// Git requests at the same time, for one router (8).
-    pub requests: usize,
+    /// Git requests at the same time, for all holders of the API token (8).
+    pub full_requests: usize,
+    /// Git requests at the same time, for one session (4).
+    pub session_requests: usize,
 }
 
 impl Default for ForgeLimits {
@@ -55,11 +58,13 @@ impl Default for ForgeLimits {
             full_push: 4 << 30,
             session_push: 512 << 20,
             fetch_request: 16 << 20,
-            transfer: Duration::from_secs(15 * 60),
+            full_transfer: Duration::from_secs(15 * 60),
+            session_transfer: Duration::from_secs(5 * 60),
             idle: Duration::from_secs(60),
             query: Duration::from_secs(30),
             processes: 32,
-            requests: 8,
+            full_requests: 8,
+            session_requests: 4,
         }
     }
 }
@@ -75,9 +80,7 @@ pub(super) struct Inner {
     pub(super) root: PathBuf,
     runner: GitRunner,
     limits: ForgeLimits,
-    pub(super) processes: Arc<Semaphore>,
-    /// For what sandboxes ask: slow ones must not keep the host and its people from git.
-    pub(super) for_sessions: Arc<Semaphore>,
+    pub(super) places: Places,
 }
 
 /// A repository of the forge.
@@ -121,9 +124,8 @@ impl Forge {
                 fs::remove_dir_all(entry.path()).map_err(io("remove", &entry.path()))?;
             }
         }
-        let processes = Arc::new(Semaphore::new(limits.processes));
-        let for_sessions = Arc::new(Semaphore::new(limits.processes));
-        Ok(Self { inner: Arc::new(Inner { root, runner, limits, processes, for_sessions }) })
+        let places = Places::new(limits.processes, limits.query);
+        Ok(Self { inner: Arc::new(Inner { root, runner, limits, places }) })
     }
 
     /// Makes an empty repository whose default branch is `main`, or finds the one that is there. A crash leaves all of
@@ -258,40 +260,22 @@ impl Forge {
         self.inner.root.join(format!("{name}.git"))
     }
 
-    /// A place among the permitted git processes; waits for one, within the time of a query.
-    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, ForgeError> {
-        self.place(&self.inner.processes).await
-    }
-
-    /// [`Self::permit`] for what clients with `access` ask.
-    pub(super) async fn permit_for(&self, access: &Access) -> Result<OwnedSemaphorePermit, ForgeError> {
-        match access {
-            Access::Full => self.permit().await,
-            Access::Session { .. } => self.place(&self.inner.for_sessions).await,
-        }
-    }
-
-    async fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ForgeError> {
-        let busy = ForgeError::Busy { processes: self.inner.limits.processes };
-        let permit = tokio::time::timeout(self.inner.limits.query, Arc::clone(places).acquire_owned()).await;
-        permit.ok().and_then(Result::ok).ok_or(busy)
+    /// The places among the permitted git processes; a wait for one has the time of a query.
+    pub(super) fn places(&self) -> &Places {
+        &self.inner.places
     }
 
     /// Starts git within the time for a query: its sandbox may have to be made, behind others that wait for the same.
-    pub(super) async fn start(
-        &self,
-        command: GitCommand,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<(UnixStream, RunningGit), GitError> {
-        let started = self.inner.runner.start(&self.inner.root, command, permit);
+    pub(super) async fn start(&self, command: GitCommand, place: Place) -> Result<(UnixStream, RunningGit), GitError> {
+        let started = self.inner.runner.start(&self.inner.root, command, place);
         // A sandbox that is ready for nobody is ended by its client.
         let started = tokio::time::timeout(self.inner.limits.query, started).await;
         started.unwrap_or(Err(GitError::Late { seconds: self.inner.limits.query.as_secs() }))
     }
 
     async fn answer(&self, what: &'static str, command: GitCommand, limit: usize) -> Result<Answer, ForgeError> {
-        let permit = self.permit().await?;
-        let git = self.start(command, permit).await.map_err(|source| ForgeError::Run { command: what, source })?;
+        let place = self.places().own().await?;
+        let git = self.start(command, place).await.map_err(|source| ForgeError::Run { command: what, source })?;
         answer(what, git, limit, self.inner.limits.query).await
     }
 

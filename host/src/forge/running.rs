@@ -13,8 +13,8 @@ use std::sync::Arc;
 use ostler_sandbox::client::{GuestError, Launcher, LauncherClientError};
 use ostler_sandbox::wire::FailureKind;
 use tokio::net::UnixStream;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::places::Place;
 use super::process::GitCommand;
 use super::sandboxes::{SandboxedGit, Sandboxes};
 
@@ -118,7 +118,7 @@ impl GitRunner {
         &self,
         root: &Path,
         command: GitCommand,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<(UnixStream, RunningGit), GitError> {
         let (stream, process) = match &self.0 {
             Kind::Sandboxes(sandboxes) => {
@@ -131,14 +131,14 @@ impl GitRunner {
                 (stream, Process::Child(child))
             }
         };
-        Ok((stream, RunningGit { process, _permit: permit }))
+        Ok((stream, RunningGit { process, _place: place }))
     }
 }
 
 /// A running git. It holds its place among the permitted processes until it is gone. Dropping it ends it.
 pub(super) struct RunningGit {
     process: Process,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 enum Process {

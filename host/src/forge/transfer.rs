@@ -19,9 +19,9 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::running::{Ended, Exit, GitError, RunningGit};
@@ -55,6 +55,12 @@ pub(super) enum TransferError {
     /// The client stopped sending in the middle.
     #[error("the client sent nothing for {idle:?}")]
     Stalled {
+        /// The limit.
+        idle: Duration,
+    },
+    /// The client stopped taking what git says.
+    #[error("the client took nothing of the answer for {idle:?}")]
+    Untaken {
         /// The limit.
         idle: Duration,
     },
@@ -97,6 +103,8 @@ pub(super) struct Transfer {
     pub(super) input: Option<Input>,
     /// Time for all of it.
     pub(super) deadline: Duration,
+    /// Time that a piece of the answer may lie there before the client takes the next one.
+    pub(super) idle: Duration,
     /// Its place among the requests of its router.
     pub(super) place: OwnedSemaphorePermit,
     /// Done once git has ended, however it ended, and before the response ends.
@@ -108,16 +116,18 @@ impl Transfer {
     /// still become a status.
     pub(super) async fn start(self) -> Result<Body, TransferError> {
         let stop = CancellationToken::new();
-        let Self { stream, git, input, deadline, place, settle } = self;
+        let Self { stream, git, input, deadline, idle, place, settle } = self;
         let (output, input_end) = stream.into_split();
         let (input, stopped) = ((input, input_end), stop.clone());
+        let (given, taken) = watch::channel(None);
         let supervisor = tokio::spawn(async move {
-            let ended = supervise(git, input, deadline, stopped).await;
+            let ended = supervise(git, input, (deadline, idle), stopped, taken).await;
             settle.await;
             drop(place);
             ended
         });
-        let answer = Answer { output, buffer: BytesMut::new(), spoke: false, supervisor, _stop: stop.drop_guard() };
+        let buffer = BytesMut::new();
+        let answer = Answer { output, buffer, given, spoke: false, supervisor, _stop: stop.drop_guard() };
         match answer.next().await? {
             None => Ok(Body::empty()),
             Some((first, answer)) => {
@@ -135,6 +145,8 @@ impl Transfer {
 struct Answer {
     output: OwnedReadHalf,
     buffer: BytesMut,
+    /// Since when a piece was handed over and no other asked for.
+    given: watch::Sender<Option<Instant>>,
     spoke: bool,
     supervisor: JoinHandle<Result<(), TransferError>>,
     _stop: DropGuard,
@@ -142,6 +154,7 @@ struct Answer {
 
 impl Answer {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, TransferError> {
+        self.given.send_replace(None);
         self.buffer.reserve(PIECE);
         let read = match self.output.read_buf(&mut self.buffer).await {
             // Git ended without reading everything; its status says whether that was right.
@@ -150,6 +163,7 @@ impl Answer {
         };
         if read > 0 {
             self.spoke = true;
+            self.given.send_replace(Some(Instant::now()));
             return Ok(Some((self.buffer.split().freeze(), self)));
         }
         match self.supervisor.await.unwrap_or(Err(TransferError::Stopping)) {
@@ -168,8 +182,9 @@ impl Answer {
 async fn supervise(
     mut git: RunningGit,
     (input, end): (Option<Input>, OwnedWriteHalf),
-    deadline: Duration,
+    (deadline, idle): (Duration, Duration),
     stopped: CancellationToken,
+    given: watch::Receiver<Option<Instant>>,
 ) -> Result<(), TransferError> {
     let work = async {
         let fed = async {
@@ -191,6 +206,7 @@ async fn supervise(
         result = work => result,
         () = stopped.cancelled() => Err(TransferError::Abandoned),
         () = tokio::time::sleep(deadline) => Err(TransferError::Deadline { deadline }),
+        () = untaken(given, idle) => Err(TransferError::Untaken { idle }),
     };
     match result {
         Ok(Ended { exit, .. }) if exit.success() => Ok(()),
@@ -198,6 +214,27 @@ async fn supervise(
         Err(error) => {
             git.end().await;
             Err(error)
+        }
+    }
+}
+
+/// Waits until a piece of the answer has been with the client for so long without its asking for another.
+async fn untaken(mut given: watch::Receiver<Option<Instant>>, idle: Duration) {
+    loop {
+        let since = *given.borrow_and_update();
+        let over = async {
+            match since {
+                Some(since) => tokio::time::sleep_until(since + idle).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = over => return,
+            changed = given.changed() => match changed {
+                Ok(()) => {}
+                // The client is gone, which ends the transfer by another way.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 }

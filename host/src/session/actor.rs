@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::error::{SessionError, store_error, unknown};
-use super::job::Job;
+use super::job::{self, Job};
 use super::keys;
 use super::log::{Folded, fold, view};
 use super::machine::MAX_QUEUE;
@@ -34,6 +34,7 @@ use super::measure::Measure;
 use super::services::Services;
 use super::state::{Act, Input, Prompt, State, Step, Workspace as Phase};
 use super::{effects, egress};
+use crate::agent::tools::Lost;
 use crate::workspace::{Workspace, chain};
 
 /// Messages that may wait for one actor.
@@ -134,7 +135,7 @@ impl Actor {
 
     async fn run(mut self) {
         if let Some(workspace) = &self.workspace {
-            tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone()));
+            self.follow(workspace);
         }
         if let Err(broken) = self.wake().await {
             tracing::error!(session = %self.session, error = %chain(&broken.0), "the session cannot go on yet");
@@ -247,7 +248,7 @@ impl Actor {
             _ if self.wakefulness != Wakefulness::Awake => return Ok(()),
             Message::Input(input) => self.input(input).await?,
             Message::Workspace { workspace, took_ms, restored, cloned } => {
-                tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone()));
+                self.follow(&workspace);
                 let instance = workspace.instance();
                 self.workspace = Some(workspace);
                 self.input(Input::WorkspaceReady { took_ms, restored, cloned }).await?;
@@ -269,13 +270,21 @@ impl Actor {
         Ok(())
     }
 
+    /// What a workspace does by itself comes as messages.
+    fn follow(&self, workspace: &Arc<Workspace>) {
+        tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone()));
+        let services = Arc::clone(&self.services);
+        tokio::spawn(job::watch(Arc::downgrade(workspace), services, self.mailbox.clone()));
+    }
+
     async fn died(&mut self, death: Death) -> Result<(), Broken> {
         // News of an earlier sandbox must not hit the one that came after it.
         if self.workspace.as_ref().is_none_or(|workspace| workspace.instance() != death.instance) {
             self.unclaimed_death = Some(death);
             return Ok(());
         }
-        self.input(Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: death.why }).await
+        let Lost { why: reason, cut_off } = death.lost;
+        self.input(Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason, cut_off }).await
     }
 
     async fn submit(&mut self, prompt: Prompt, reply: Reply<PromptAccepted>) -> Result<(), Broken> {

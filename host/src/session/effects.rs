@@ -40,7 +40,7 @@ pub(super) fn work(job: Job, act: Act, state: &State) -> Option<BoxFuture<'stati
         Act::LoadContext { turn } => Some(Input::ContextLoaded { turn: *turn, decided: None, fragments: Vec::new() }),
         Act::StartWorkspace => {
             let reason = "the task that makes the sandbox ended unexpectedly".to_owned();
-            Some(Input::WorkspaceLost { code: ErrorCode::Internal, reason })
+            Some(Input::WorkspaceLost { code: ErrorCode::Internal, reason, cut_off: None })
         }
         Act::Publish { turn, .. } => {
             let reason = "the task that publishes ended unexpectedly".to_owned();
@@ -114,7 +114,9 @@ async fn supervise(job: Job, last_words: Option<Input>, work: impl Future<Output
 async fn start_workspace(job: Job) -> Option<Input> {
     let purpose = match purpose(&job.identity) {
         Ok(purpose) => purpose,
-        Err(error) => return Some(Input::WorkspaceLost { code: ErrorCode::Internal, reason: chain(&error) }),
+        Err(error) => {
+            return Some(Input::WorkspaceLost { code: ErrorCode::Internal, reason: chain(&error), cut_off: None });
+        }
     };
     match job.services.workspaces.start(&purpose, job.had_workspace).await {
         Ok(ready) => {
@@ -128,7 +130,10 @@ async fn start_workspace(job: Job) -> Option<Input> {
             }
             None
         }
-        Err(error) => Some(Input::WorkspaceLost { code: error.code(), reason: chain(&error) }),
+        Err(error) => {
+            let (code, cut_off) = (error.code(), error.cut_off());
+            Some(Input::WorkspaceLost { code, reason: chain(&error), cut_off })
+        }
     }
 }
 

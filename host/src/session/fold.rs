@@ -83,7 +83,10 @@ impl State {
             }
             EventBody::WorkspaceRequested => self.workspace = Workspace::Starting,
             EventBody::WorkspaceReady { .. } => (self.workspace, self.had_workspace) = (Workspace::Ready, true),
-            EventBody::WorkspaceLost { .. } => self.workspace = Workspace::None,
+            EventBody::WorkspaceLost { cut_off, .. } => {
+                self.workspace = Workspace::None;
+                self.sandboxes_cut_off += u64::from(cut_off.is_some());
+            }
             EventBody::PullRequestOpened { pull_request, .. } | EventBody::PullRequestUpdated { pull_request, .. } => {
                 self.pull_request = Some(*pull_request);
                 self.published = self.pushed.clone();

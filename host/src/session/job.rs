@@ -1,6 +1,6 @@
 //! What the task of one act holds, and how it reports.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ostler_protocol::event::Person;
@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::mailbox::{Death, Message};
 use super::services::Services;
 use super::state::{Fragment, Identity, Input};
+use crate::agent::tools::Lost;
 use crate::forge::NameError;
 use crate::plugins::{Decision, Generation, Scope};
-use crate::workspace::{Purpose, Workspace, chain};
+use crate::workspace::{Purpose, Workspace};
 
 /// What a task of one act holds.
 #[derive(Clone)]
@@ -51,15 +52,8 @@ impl Job {
 
     /// The sandbox is of no use any more, as was `seen` from here: ends what may be left of it, keeps the files, and tells the
     /// actor, so that the next tool gets a new one. Gives why it had ended by itself, where it had.
-    pub(super) async fn give_up_sandbox(&self, seen: String) -> Option<String> {
-        let instance = self.workspace.as_ref()?.instance();
-        let died = self.services.workspaces.end(self.session).await.unwrap_or_else(|error| {
-            tracing::error!(session = %self.session, error = %chain(&error), "a broken sandbox could not be ended");
-            None
-        });
-        let why = died.clone().unwrap_or(seen);
-        let _ = self.mailbox.send(Message::Died(Death { instance, why })).await;
-        died
+    pub(super) async fn give_up_sandbox(&self, seen: Lost) -> Option<String> {
+        give_up(self.workspace.as_ref()?, seen, &self.services, &self.mailbox).await
     }
 
     /// Appends an event and waits until it is durable; `false` when the actor is gone.
@@ -67,6 +61,33 @@ impl Job {
         let (durable, noted) = oneshot::channel();
         self.mailbox.send(Message::Note { body, durable }).await.is_ok() && matches!(noted.await, Ok(Ok(())))
     }
+}
+
+/// Watches a workspace that nobody may be using: a guest that breaks the protocol meanwhile costs it its sandbox at once.
+pub(super) async fn watch(workspace: Weak<Workspace>, services: Arc<Services>, mailbox: mpsc::Sender<Message>) {
+    let Some(broken) = workspace.upgrade().map(|workspace| workspace.wait_until_broken()) else { return };
+    let Some(seen) = broken.await else { return };
+    if let Some(workspace) = workspace.upgrade() {
+        give_up(&workspace, seen, &services, &mailbox).await;
+    }
+}
+
+async fn give_up(
+    workspace: &Workspace,
+    seen: Lost,
+    services: &Services,
+    mailbox: &mpsc::Sender<Message>,
+) -> Option<String> {
+    let instance = workspace.instance();
+    let died = services.workspaces.give_up(workspace).await;
+    if seen.cut_off.is_some() {
+        let (session, died) = (workspace.session(), died.as_deref());
+        tracing::warn!(%session, why = seen.why, died, "a sandbox was cut off for what its guest did");
+    }
+    // That a limit ended it is the better reason, but one that lied is marked whatever ended it.
+    let why = died.clone().unwrap_or(seen.why);
+    let _ = mailbox.send(Message::Died(Death { instance, lost: Lost { why, cut_off: seen.cut_off } })).await;
+    died
 }
 
 /// What the workspace of a session is for.

@@ -60,6 +60,7 @@ pub(super) fn view(
         title: state.title.clone(),
         head_seq: head,
         pull_request: state.pull_request,
+        sandboxes_cut_off: state.sandboxes_cut_off,
         created_at_ms,
         updated_at_ms,
     }

@@ -16,7 +16,7 @@
 //! [`Input::Recovered`].
 
 use ostler_protocol::api::SessionStatus;
-use ostler_protocol::event::{Reason, ToolCall, ToolOutcome, TurnOutcome, Verdict};
+use ostler_protocol::event::{CutOff, Reason, ToolCall, ToolOutcome, TurnOutcome, Verdict};
 use ostler_protocol::{CallId, ErrorCode, EventBody, PromptId, TurnId};
 
 use super::state::{Act, Fragment, Input, Prompt, Stage, State, Step, ToolDecision, ToolResult, Turn, Workspace};
@@ -58,7 +58,7 @@ impl State {
                 self.start_waiting_call(&mut step);
                 self.publish(&mut step);
             }
-            Input::WorkspaceLost { code, reason } => self.on_workspace_lost(&mut step, code, reason),
+            Input::WorkspaceLost { code, reason, cut_off } => self.on_workspace_lost(&mut step, code, reason, cut_off),
             Input::Published { turn, events } => {
                 if self.publishing.as_ref().is_some_and(|(publishing, _)| *publishing == turn) {
                     for event in events {
@@ -227,12 +227,12 @@ impl State {
         }
     }
 
-    fn on_workspace_lost(&mut self, step: &mut Step, code: ErrorCode, reason: String) {
+    fn on_workspace_lost(&mut self, step: &mut Step, code: ErrorCode, reason: String, cut_off: Option<CutOff>) {
         if self.workspace == Workspace::None {
             return;
         }
         let starting = self.workspace == Workspace::Starting;
-        self.emit(step, EventBody::WorkspaceLost { reason: reason.clone() });
+        self.emit(step, EventBody::WorkspaceLost { reason: reason.clone(), cut_off });
         // A sandbox that cannot be made ends the turn; one that died under a running tool is reported by the tool.
         if starting && self.turn.is_some() {
             step.acts.push(Act::Cancel);
@@ -290,7 +290,7 @@ impl State {
 
     fn on_recovered(&mut self, step: &mut Step, workspace: Workspace) {
         if self.workspace != Workspace::None && workspace == Workspace::None {
-            self.emit(step, EventBody::WorkspaceLost { reason: "it did not outlive the host".into() });
+            self.emit(step, EventBody::WorkspaceLost { reason: "it did not outlive the host".into(), cut_off: None });
         } else {
             self.workspace = workspace;
         }

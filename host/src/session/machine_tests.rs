@@ -178,7 +178,8 @@ fn stop_while_a_tool_runs_waits_for_what_it_left() {
 #[test]
 fn a_sandbox_that_cannot_be_made_fails_the_turn_with_the_reason() {
     let (mut state, _, _) = asked();
-    let step = state.step(Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: "no room".into() });
+    let step =
+        state.step(Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: "no room".into(), cut_off: None });
     assert_eq!(kinds(&step), ["workspace_lost", "turn_finished"]);
     let Some(EventBody::TurnFinished { outcome: TurnOutcome::Failed { message, .. }, .. }) = step.append.last() else {
         panic!()
@@ -226,14 +227,14 @@ fn a_stop_that_a_crash_interrupted_is_said_again() {
 fn work_is_published_from_a_new_sandbox_where_the_old_one_is_gone() {
     let (mut state, turn, _) = asked();
     state.step(Input::WorkspaceReady { took_ms: 5, restored: false, cloned: None });
-    state.step(Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: "gone".into() });
+    state.step(Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: "gone".into(), cut_off: None });
     let step = state.step(responded(turn, 1, Vec::new()));
     assert_eq!(kinds(&step), ["model_responded", "turn_finished", "workspace_requested"]);
     assert_eq!(step.acts, [Act::StartWorkspace]);
     let mut failing = state.clone();
     let step = state.step(Input::WorkspaceReady { took_ms: 5, restored: true, cloned: None });
     assert!(matches!(step.acts[..], [Act::Publish { .. }]), "{step:?}");
-    let step = failing.step(Input::WorkspaceLost { code: ErrorCode::NoSpace, reason: "no room".into() });
+    let step = failing.step(Input::WorkspaceLost { code: ErrorCode::NoSpace, reason: "no room".into(), cut_off: None });
     assert_eq!(kinds(&step), ["workspace_lost", "publish_skipped"]);
     assert_eq!(failing.status(), SessionStatus::Idle);
 }
@@ -334,7 +335,7 @@ fn input_for(state: &State, next: &Move) -> Option<Input> {
         Move::Ready if state.workspace == Workspace::Starting => {
             Input::WorkspaceReady { took_ms: 1, restored: false, cloned: None }
         }
-        Move::Lost => Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: "gone".into() },
+        Move::Lost => Input::WorkspaceLost { code: ErrorCode::SandboxFailed, reason: "gone".into(), cut_off: None },
         Move::Published => {
             let skipped = EventBody::PublishSkipped { reason: "nothing".into(), failure: None };
             Input::Published { turn: state.publishing.as_ref()?.0, events: vec![skipped] }

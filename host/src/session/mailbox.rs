@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::error::SessionError;
 use super::state::{Input, Prompt};
+use crate::agent::tools::Lost;
 use crate::workspace::Workspace;
 
 /// What an actor is told.
@@ -41,8 +42,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, SessionError>>;
 pub(super) struct Death {
     /// Which start of the sandbox, see [`Workspace::instance`].
     pub(super) instance: u64,
-    /// Why, in words.
-    pub(super) why: String,
+    /// Why.
+    pub(super) lost: Lost,
 }
 
 /// How to reach an actor.

@@ -59,7 +59,10 @@ impl Measure {
                 metrics.workspaces.add(1, &[label("outcome", "ready")]);
                 metrics.workspace_duration.record(seconds(Duration::from_millis(*took_ms)), &[]);
             }
-            EventBody::WorkspaceLost { .. } => metrics.workspaces.add(1, &[label("outcome", "lost")]),
+            EventBody::WorkspaceLost { cut_off, .. } => {
+                let outcome = if cut_off.is_some() { "cut_off" } else { "lost" };
+                metrics.workspaces.add(1, &[label("outcome", outcome)]);
+            }
             EventBody::PullRequestOpened { .. } => published("opened"),
             EventBody::PullRequestUpdated { .. } => published("updated"),
             EventBody::PublishSkipped { failure: None, .. } => published("nothing"),

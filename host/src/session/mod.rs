@@ -43,6 +43,7 @@ use self::mailbox::{Death, Message};
 use self::registry::Registry;
 use ostler_sandbox::client::Died;
 
+use crate::agent::tools::Lost;
 use crate::forge::RepositoryName;
 use crate::workspace::chain;
 
@@ -263,7 +264,8 @@ async fn follow_deaths(registry: Arc<Registry>, mut deaths: broadcast::Receiver<
                     continue;
                 };
                 if let Some(handle) = registry.running(session) {
-                    let _ = handle.mailbox.send(Message::Died(Death { instance: died.instance, why: died.why })).await;
+                    let lost = Lost { why: died.why, cut_off: None };
+                    let _ = handle.mailbox.send(Message::Died(Death { instance: died.instance, lost })).await;
                 }
             }
             Err(broadcast::error::RecvError::Lagged(missed)) => {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use ostler_protocol::api::PromptAccepted;
 use ostler_protocol::event::{
-    Blob, ModelStop, Person, Reason, RequestKey, Summarizer, ToolCall, ToolOutcome, Usage, Verdict,
+    Blob, CutOff, ModelStop, Person, Reason, RequestKey, Summarizer, ToolCall, ToolOutcome, Usage, Verdict,
 };
 use ostler_protocol::{CallId, DecisionId, ErrorCode, EventBody, PromptId, PullRequestId, SessionId, TurnId};
 
@@ -41,6 +41,8 @@ pub struct State {
     pub failed: bool,
     /// Whether there ever was a workspace: its files then hold work that a clone must not touch.
     pub had_workspace: bool,
+    /// Sandboxes whose guest broke the protocol or did not answer.
+    pub sandboxes_cut_off: u64,
     /// Sequence number of the last event.
     pub seq: u64,
     /// The last prompts that came with a key, oldest first.
@@ -265,7 +267,7 @@ pub enum Input {
     /// The sandbox is there.
     WorkspaceReady { took_ms: u64, restored: bool, cloned: Option<String> },
     /// The sandbox could not be made, or it is gone.
-    WorkspaceLost { code: ErrorCode, reason: String },
+    WorkspaceLost { code: ErrorCode, reason: String, cut_off: Option<CutOff> },
     /// Publishing ended; the events tell how.
     Published { turn: TurnId, events: Vec<EventBody> },
     /// The host restarted; `workspace` says whether the sandbox outlived it.

@@ -15,7 +15,7 @@ use ostler_sandbox::fault;
 use super::job::{Job, decided, fragment, milliseconds};
 use super::state::{Input, ToolDecision, ToolResult};
 use crate::agent::output;
-use crate::agent::tools::{self, HandsError, ToolOutput};
+use crate::agent::tools::{self, HandsError, Lost, ToolOutput};
 use crate::plugins::{Effect, ToolAfter, ToolBefore};
 use crate::workspace::{TurnHands, chain};
 
@@ -56,15 +56,24 @@ pub(super) async fn run(job: Job, turn: TurnId, allowed: ToolCall) -> Option<Inp
         Some(hands) => tools::run(&hands, call, &tool, &arguments).await,
         None => ToolOutput::failed("there is no sandbox to run this in"),
     };
-    if let Some(seen) = output.lost.take()
-        && let Some(died) = job.give_up_sandbox(seen).await
-    {
-        let words = format!("\nthe sandbox ended: {died}. Its files are kept, and the next tool finds them.");
-        output.bytes.extend_from_slice(words.as_bytes());
-    }
+    give_up_lost(&job, &mut output).await;
     let ended = Ended { turn, call, tool, arguments, ran: output, took: began.elapsed() };
     let result = tool_result(&job, ended).await;
     Some(Input::ToolFinished { turn, call, result })
+}
+
+/// Where the sandbox was of no use any more: ends it, and says what the next tool finds.
+async fn give_up_lost(job: &Job, output: &mut ToolOutput) {
+    let Some(seen) = output.lost.take() else { return };
+    let cut_off = seen.cut_off;
+    let died = job.give_up_sandbox(seen).await;
+    let words = match (died, cut_off) {
+        (Some(died), _) => format!("the sandbox ended: {died}"),
+        (None, Some(_)) => "the sandbox was cut off for this".to_owned(),
+        (None, None) => return,
+    };
+    let words = format!("\n{words}. Its files are kept, and the next tool finds them.");
+    output.bytes.extend_from_slice(words.as_bytes());
 }
 
 /// Finds out what became of a call that ran when the host went away.
@@ -75,9 +84,9 @@ pub(super) async fn adopt(job: Job, turn: TurnId, wanted: ToolCall) -> Option<In
     let hands = hands(&job);
     let adopted = match &hands {
         Some(hands) => hands.adopt(call).await,
-        None => Err(HandsError::Gone("there is no sandbox".into())),
+        None => Err(HandsError::Gone(Lost { why: "there is no sandbox".into(), cut_off: None })),
     };
-    let output = match adopted {
+    let mut output = match adopted {
         Ok(Some(output)) => output,
         // The guest answers in order and remembers every command, so one that it does not know never reached it. The
         // other tools may be done twice, except an edit, which would not find what it replaced.
@@ -92,8 +101,16 @@ pub(super) async fn adopt(job: Job, turn: TurnId, wanted: ToolCall) -> Option<In
             "the host went away while this was done and the sandbox has no record of it; whether it took effect is not \
              known",
         ),
-        Err(error) => unknown(&format!("the host went away while this was done: {error}; its outcome is not known")),
+        Err(error) => {
+            let mut output =
+                unknown(&format!("the host went away while this was done: {error}; its outcome is not known"));
+            if let HandsError::Gone(lost) = error {
+                output.lost = Some(lost);
+            }
+            output
+        }
     };
+    give_up_lost(&job, &mut output).await;
     let took = output.wall.unwrap_or_else(|| began.elapsed());
     let ended = Ended { turn, call, tool, arguments, ran: output, took };
     let result = tool_result(&job, ended).await;

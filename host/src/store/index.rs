@@ -245,6 +245,7 @@ mod tests {
             title: String::new(),
             head_seq: 1,
             pull_request: None,
+            sandboxes_cut_off: 0,
             created_at_ms: 1,
             updated_at_ms: 1,
         }

@@ -88,7 +88,7 @@ instruments! {
     tools: counter = "ostler.tool.calls", "", "Calls of tools that ended", ["tool", "outcome"];
     tool_duration: seconds = "ostler.tool.duration", "s", "Wall time of a call", ["tool"];
     decisions: counter = "ostler.hook.decisions", "", "Decisions of hooks", ["hook", "verdict"];
-    workspaces: counter = "ostler.workspaces", "", "Sandboxes that were made ready, or were lost", ["outcome"];
+    workspaces: counter = "ostler.workspaces", "", "Sandboxes that were made ready, were lost, or were cut off because their guest broke the protocol or did not answer", ["outcome"];
     workspace_duration: seconds = "ostler.workspace.start.duration", "s", "Time from the request for a sandbox to its being ready", [];
     egress: counter = "ostler.egress.decisions", "", "Wishes of sandboxes to reach the outside: connections, requests of plain HTTP, look-ups", ["verdict", "protocol"];
     egress_bytes: counter = "ostler.egress.traffic", "By", "Bytes of connections of sandboxes to the outside that ended", ["direction"];

@@ -1,6 +1,8 @@
 //! What can go wrong with a workspace.
 
 use ostler_protocol::ErrorCode;
+use ostler_protocol::event::CutOff;
+use ostler_sandbox::client::guest::LinkLost;
 use ostler_sandbox::client::{GuestError, LauncherClientError};
 
 use crate::door::DoorError;
@@ -70,6 +72,28 @@ impl WorkspaceError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         ErrorCode::SandboxFailed
+    }
+
+    /// What the guest did that nothing is taken from it after, where that is the reason.
+    #[must_use]
+    pub fn cut_off(&self) -> Option<CutOff> {
+        match self {
+            Self::Guest { source, .. } => cut_off(source),
+            Self::Late { .. } => Some(CutOff::Silent),
+            _ => None,
+        }
+    }
+}
+
+/// What the guest did, where that is why something failed: what an honest one never does.
+pub(super) fn cut_off(error: &GuestError) -> Option<CutOff> {
+    match error {
+        // An honest guest looks at what it opens first.
+        GuestError::Link(LinkLost::Violation(_) | LinkLost::Superseded { .. }) | GuestError::Unreadable { .. } => {
+            Some(CutOff::BrokeProtocol)
+        }
+        GuestError::Deadline { .. } => Some(CutOff::Silent),
+        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ostler_protocol::event::{Person, ToolOutcome};
+use ostler_protocol::event::{CutOff, Person, ToolOutcome};
 use ostler_protocol::{CallId, Delta};
 use ostler_sandbox::client::{GuestError, Running};
 use ostler_sandbox::wire::guest::{Entry, EntryKind, Exec, ExitCause, Overflow, Stdio, WORKSPACE};
@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Workspace;
 use super::background::{Background, Begun};
-use crate::agent::tools::{BackgroundOutput, BackgroundView, Command, FileContent, Hands, HandsError, ToolOutput};
+use crate::agent::tools::{
+    BackgroundOutput, BackgroundView, Command, FileContent, Hands, HandsError, Lost, ToolOutput,
+};
 
 /// Output of one command before it is ended.
 pub(super) const OUTPUT_LIMIT: u64 = 8 * 1024 * 1024;
@@ -70,7 +72,7 @@ impl TurnHands {
     /// Follows a command that the guest should end within `limit`.
     async fn follow_within(&self, call: CallId, running: Running, limit: Duration) -> Result<ToolOutput, HandsError> {
         let followed = tokio::time::timeout(limit + PATIENCE, self.follow(call, running)).await;
-        followed.unwrap_or_else(|_| Err(HandsError::Gone("the guest did not end a command in time".into())))
+        followed.unwrap_or_else(|_| Err(silent("the guest did not end a command in time")))
     }
 
     async fn follow(&self, call: CallId, mut running: Running) -> Result<ToolOutput, HandsError> {
@@ -89,7 +91,7 @@ impl TurnHands {
                         bytes.extend_from_slice(&piece[..count]);
                         // The guest ends a call at its limit; one that does not is not to be trusted with our memory.
                         if bytes.len() as u64 > OUTPUT_LIMIT + SLACK {
-                            return Err(HandsError::Gone("the guest sent more output than it may".into()));
+                            return Err(broke("the guest sent more output than it may"));
                         }
                     }
                 },
@@ -111,7 +113,7 @@ impl TurnHands {
             }
         }
         .map_err(hands_error)?;
-        let Some(exit) = row.exit else { return Err(HandsError::Gone("the guest lost the call".into())) };
+        let Some(exit) = row.exit else { return Err(broke("the guest tells an end that is none")) };
         let (outcome, truncated) = match exit.cause {
             ExitCause::Exited => (ToolOutcome::Done, false),
             ExitCause::Stopped => (ToolOutcome::Stopped, false),
@@ -196,14 +198,24 @@ fn name(entry: &Entry) -> String {
 }
 
 pub(super) fn hands_error(error: GuestError) -> HandsError {
+    let why = super::chain(&error);
     match &error {
         GuestError::Refused { failure, .. } => HandsError::Refused(failure.to_string()),
         // Only these leave open what the guest did; the others were refused on this side.
-        GuestError::Link(_) | GuestError::Deadline { .. } | GuestError::Replaced { .. } => {
-            HandsError::Gone(super::chain(&error))
-        }
-        _ => HandsError::Refused(super::chain(&error)),
+        GuestError::Link(_)
+        | GuestError::Deadline { .. }
+        | GuestError::Replaced { .. }
+        | GuestError::Unreadable { .. } => HandsError::Gone(Lost { why, cut_off: super::cut_off(&error) }),
+        _ => HandsError::Refused(why),
     }
+}
+
+fn silent(why: &str) -> HandsError {
+    HandsError::Gone(Lost { why: why.to_owned(), cut_off: Some(CutOff::Silent) })
+}
+
+fn broke(why: &str) -> HandsError {
+    HandsError::Gone(Lost { why: why.to_owned(), cut_off: Some(CutOff::BrokeProtocol) })
 }
 
 /// A command that does not end in time says nothing about the sandbox, and a stop can be repeated.
@@ -246,15 +258,17 @@ mod tests {
     fn a_guest_that_breaks_the_protocol_is_marked_with_what_it_did() {
         let why = "a flood of messages that nobody waits for";
         let error = hands_error(GuestError::Link(LinkLost::Violation(why)));
-        let HandsError::Gone(words) = error else { panic!("{error:?}") };
+        let HandsError::Gone(Lost { why: words, cut_off }) = error else { panic!("{error:?}") };
         assert_eq!(words, format!("the link to the guest is lost: the guest broke the protocol: {why}"));
+        assert_eq!(cut_off, Some(CutOff::BrokeProtocol));
     }
 
     #[test]
     fn a_command_that_does_not_end_in_time_does_not_cost_the_sandbox() {
         let late = || GuestError::Deadline { what: "end a command", after: Duration::from_secs(10) };
         assert!(matches!(stop_error(late()), HandsError::Refused(_)));
-        assert!(matches!(hands_error(late()), HandsError::Gone(_)));
-        assert!(matches!(stop_error(GuestError::Link(LinkLost::Closed)), HandsError::Gone(_)));
+        assert!(matches!(hands_error(late()), HandsError::Gone(Lost { cut_off: Some(CutOff::Silent), .. })));
+        let ended = stop_error(GuestError::Link(LinkLost::Closed));
+        assert!(matches!(ended, HandsError::Gone(Lost { cut_off: None, .. })), "PID 1 may die: {ended:?}");
     }
 }

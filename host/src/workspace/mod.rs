@@ -21,12 +21,16 @@ use ostler_sandbox::wire::FailureKind;
 use ostler_sandbox::wire::guest::Port;
 use ostler_sandbox::wire::launcher::{Files, Limits};
 
+use tokio::sync::OnceCell;
+
+use crate::agent::tools::Lost;
 use crate::config::SandboxLimits;
 use crate::door::{Door, DoorEvent, DoorOptions, DoorSockets, Outside};
 use crate::forge::{Access, Forge, RepositoryName};
 
 pub use background::{Background, Begun};
 pub use connect::ConnectError;
+use error::cut_off;
 pub use error::{WorkspaceError, chain};
 pub use hands::TurnHands;
 pub use repository::{Commit, GIT_HOST, Published, commit_message};
@@ -90,12 +94,20 @@ pub struct Workspace {
     door: Door,
     sockets: connect::Sockets,
     terminals: terminals::Terminals,
+    /// Set once nothing more is wanted of the sandbox: why it had ended by itself, where it had.
+    given_up: OnceCell<Option<String>>,
 }
 
 impl Workspace {
     /// The TCP ports on which something listens in the sandbox, and whether there are more.
     pub async fn ports(&self) -> Result<(Vec<Port>, bool), GuestError> {
         self.guest.ports().await
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.purpose.session
     }
 
     /// Which start of the sandbox this is; news of an earlier one are about another.
@@ -109,6 +121,17 @@ impl Workspace {
     pub async fn forget(&self, calls: Vec<CallId>) {
         for call in calls {
             let _ = self.guest.forget(&call.to_string()).await;
+        }
+    }
+
+    /// Waits until the guest has broken the protocol, which it may do at any time, and gives how. Ends without it when the
+    /// link ends otherwise.
+    pub fn wait_until_broken(&self) -> impl Future<Output = Option<Lost>> + Send + use<> {
+        let lost = self.guest.wait_until_lost();
+        async move {
+            let error = GuestError::Link(lost.await);
+            let cut_off = cut_off(&error)?;
+            Some(Lost { why: chain(&error), cut_off: Some(cut_off) })
         }
     }
 
@@ -222,6 +245,7 @@ impl Workspaces {
             door,
             sockets,
             terminals: terminals::Terminals::default(),
+            given_up: OnceCell::new(),
         })
     }
 
@@ -255,6 +279,19 @@ impl Workspaces {
     pub async fn end(&self, session: SessionId) -> Result<Option<String>, WorkspaceError> {
         let sandbox = session.bare();
         self.inner.launcher.destroy(&sandbox, Files::Keep).await.map_err(|source| WorkspaceError::End { source })
+    }
+
+    /// Ends a sandbox that is of no use any more, once whoever asks: a second time it may be its successor's turn. Gives why it
+    /// had ended by itself, where it had.
+    pub async fn give_up(&self, workspace: &Workspace) -> Option<String> {
+        let session = workspace.purpose.session;
+        let ending = async || {
+            self.end(session).await.unwrap_or_else(|error| {
+                tracing::error!(%session, error = %chain(&error), "a broken sandbox could not be ended");
+                None
+            })
+        };
+        workspace.given_up.get_or_init(ending).await.clone()
     }
 
     /// Ends sandboxes that no session of this host claims.

@@ -13,12 +13,11 @@ mod link;
 mod running;
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ostler_wire::guest::{Call, Entry, Exec, Listed, MAX_FILE, Port, Reply, Request, Window};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 pub use error::{GuestError, LinkLost};
@@ -95,9 +94,18 @@ impl Guest {
             .map_err(GuestError::Link)?
             .map_err(|failure| GuestError::Refused { what: WHAT, failure })?;
         let (asks, receiver) = mpsc::channel(QUEUE);
-        let lost = Arc::new(OnceLock::new());
-        tokio::spawn(Link::new(socket, epoch, receiver, Arc::clone(&lost)).run());
+        let (ended, lost) = watch::channel(None);
+        tokio::spawn(Link::new(socket, epoch, receiver, ended).run());
         Ok(Self { asks, lost, deadlines })
+    }
+
+    /// Waits until the link is lost and gives the reason, also where nothing is asked of the guest meanwhile. Keeps no link.
+    pub fn wait_until_lost(&self) -> impl Future<Output = LinkLost> + Send + use<> {
+        let mut lost = self.lost.clone();
+        async move {
+            let reason = lost.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+            reason.unwrap_or(LinkLost::Closed)
+        }
     }
 
     /// Runs a program. What [`Running::output`] is for depends on [`Exec::stdio`]. A second one with the same [`Exec::call`] is refused until the first is forgotten.
@@ -291,7 +299,7 @@ impl Guest {
     }
 
     fn lost(&self) -> GuestError {
-        GuestError::Link(self.lost.get().cloned().unwrap_or(LinkLost::Closed))
+        GuestError::Link(self.lost.borrow().clone().unwrap_or(LinkLost::Closed))
     }
 
     /// For answers of the wrong kind, which the task has already refused to pass on.

@@ -21,8 +21,9 @@ use ostler_wire::socket::{self, SocketError};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitStatus, kill_process};
 
+use super::hidden::{MOST_DESCRIPTORS, MOST_MAPPINGS};
 use super::limits::Reached;
-use super::meter::{self, Beyond, DEEPEST, MOST_DESCRIPTORS, Measured, Room, Subject};
+use super::meter::{self, Beyond, DEEPEST, Measured, Room, Subject};
 use super::sandboxes::{Because, Phase, Sandbox};
 use super::state::{Launcher, in_words, log};
 use crate::step::Step;
@@ -223,6 +224,7 @@ fn reached(limits: Limits, allowed: Room, measured: &Measured) -> Option<Reached
     match measured.beyond {
         Some(Beyond::Depth) => return Some(Reached::Depth { limit: DEEPEST as u64 }),
         Some(Beyond::Descriptors) => return Some(Reached::Descriptors { limit: MOST_DESCRIPTORS }),
+        Some(Beyond::Mappings) => return Some(Reached::Mappings { limit: MOST_MAPPINGS }),
         None => {}
     }
     if used.bytes > allowed.bytes {

@@ -47,6 +47,7 @@ pub(super) enum Reached {
     Files { used: u64, limit: u64 },
     Depth { limit: u64 },
     Descriptors { limit: u64 },
+    Mappings { limit: u64 },
 }
 
 impl fmt::Display for Reached {
@@ -58,6 +59,7 @@ impl fmt::Display for Reached {
             Self::Files { used, limit } => write!(f, "files: {used} of {limit}"),
             Self::Depth { limit } => write!(f, "files: folders in each other, more than {limit} deep"),
             Self::Descriptors { limit } => write!(f, "open files: more than {limit} in all processes together"),
+            Self::Mappings { limit } => write!(f, "mapped memory: more than {limit} regions in all processes together"),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! How much of the disk a sandbox uses, measured in a child of the launcher.
 //!
 //! What lies in its upper is walked without following a link and without opening anything but folders. A file that was
-//! removed while a process has it open is in no folder; it is found among the descriptors of the sandbox's processes. A file
+//! removed while a process has it open or mapped is in no folder; [`hidden`] finds it in the sandbox's processes. A file
 //! with several names counts once. What a walk costs is bounded by what is allowed: it ends when that is exceeded.
 //!
 //! The sandbox goes on meanwhile, so that a number is about right, and a tree that is being moved about may be missed once.
-//! What no process has open but has mapped, or has sent to itself over a socket, is not found.
+//! What is only on its way through a socket is not found.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -20,6 +21,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::hidden;
 use crate::cgroup::Cgroups;
 use crate::ids::Range;
 use crate::process;
@@ -29,9 +31,6 @@ use crate::worker::UPPER;
 
 /// Folders in each other that are looked into: what lies deeper cannot be named by any program in one piece.
 pub(super) const DEEPEST: usize = 2048;
-
-/// Descriptors of all processes of a sandbox together.
-pub(super) const MOST_DESCRIPTORS: u64 = 262_144;
 
 /// From the kernel's `uapi/linux/magic.h`.
 const OVERLAY: u64 = 0x794c_7630;
@@ -74,8 +73,10 @@ pub(super) struct Measured {
 pub(super) enum Beyond {
     /// Folders deeper than [`DEEPEST`].
     Depth,
-    /// More descriptors than [`MOST_DESCRIPTORS`].
+    /// More descriptors than [`hidden::MOST_DESCRIPTORS`].
     Descriptors,
+    /// More mapped regions than [`hidden::MOST_MAPPINGS`].
+    Mappings,
 }
 
 /// Starts a child that measures each in turn and says what it found in a message of [`Measured`].
@@ -134,7 +135,7 @@ fn measure(upper: &Path, processes: &[Pid], enough: Room) -> Result<Found, Errno
     let mut walk = Walk { found: Found::default(), seen: HashSet::new(), enough };
     walk.tree(upper)?;
     if !walk.is_over() {
-        walk.removed_but_open(processes);
+        walk.removed(processes);
     }
     Ok(walk.found)
 }
@@ -201,27 +202,17 @@ impl Walk {
         is_folder
     }
 
-    fn removed_but_open(&mut self, processes: &[Pid]) {
-        let mut descriptors = 0;
-        for pid in processes {
-            let Ok(list) = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())) else { continue };
-            for descriptor in list.flatten() {
-                descriptors += 1;
-                if descriptors > MOST_DESCRIPTORS {
-                    self.found.beyond = Some(Beyond::Descriptors);
-                    return;
-                }
-                self.count_removed(&descriptor.path());
-                if self.is_over() {
-                    return;
-                }
-            }
-        }
+    fn removed(&mut self, processes: &[Pid]) {
+        let beyond = hidden::each(processes, |name| {
+            self.count_removed(name);
+            if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        self.found.beyond = self.found.beyond.or(beyond);
     }
 
-    fn count_removed(&mut self, descriptor: &Path) {
+    fn count_removed(&mut self, name: &Path) {
         // Only a name for what is open: nothing happens to a device or a pipe.
-        let Ok(file) = rustix::fs::open(descriptor, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { return };
+        let Ok(file) = rustix::fs::open(name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { return };
         let Ok(stat) = rustix::fs::fstat(&file) else { return };
         let is_on_disk = || fstatfs(&file).is_ok_and(|kind| kind.f_type.cast_unsigned() == OVERLAY);
         if stat.st_nlink == 0 && is_on_disk() && self.seen.insert(stat.st_ino) {

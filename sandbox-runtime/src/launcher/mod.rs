@@ -22,6 +22,7 @@ mod disk;
 mod ending;
 mod event_loop;
 mod files;
+mod hidden;
 mod leases;
 mod limits;
 mod link;

@@ -82,6 +82,6 @@ pub const NOT_HERE: &[(&str, &str)] = &[
     ("CVE-2025-52565 (/dev/console)", "no console is bound: a specification never asks for a terminal"),
     (
         "CVE-2022-0847, CVE-2026-31431 (the kernel's own part)",
-        "needs a kernel with the hole; on one that is patched the attempt proves nothing. What leads there is a row above",
+        "needs a kernel with the hole; on one that is patched the attempt proves nothing. What leads there is a row above, and `ostler doctor` warns of a kernel that is older than the later fix",
     ),
 ];

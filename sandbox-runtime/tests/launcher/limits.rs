@@ -110,14 +110,17 @@ async fn a_sandbox_over_its_disk_ends_with_its_files_kept_and_may_clean_up() {
 }
 
 #[tokio::test]
-async fn a_file_in_no_folder_counts_as_long_as_it_is_open() {
+async fn a_file_in_no_folder_counts_as_long_as_it_is_open_or_mapped_anywhere() {
     let bench = Bench::new();
     let (launcher, _) = bench.connect(1).await;
     let mut deaths = launcher.events();
-    let started = create(&bench, &launcher, 1, Limits { disk: 32 << 20, ..LIMITS }).await;
-    begin(&started.control, "hide 64");
-    let died = death(&mut deaths).await;
-    assert!(died.why.starts_with("disk: used "), "{}", died.why);
+    for (number, hiding) in (1..).zip(["hide", "hide-mapped", "hide-in-thread"]) {
+        let started = create(&bench, &launcher, number, Limits { disk: 32 << 20, ..LIMITS }).await;
+        begin(&started.control, &format!("{hiding} 64"));
+        let died = death(&mut deaths).await;
+        assert_eq!(died.sandbox, bench.id(number), "{hiding}");
+        assert!(died.why.starts_with("disk: used "), "{hiding}: {}", died.why);
+    }
 }
 
 #[tokio::test]

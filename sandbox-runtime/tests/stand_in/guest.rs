@@ -6,7 +6,8 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::os::fd::FromRawFd;
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ unsafe extern "C" {
     fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
     fn syscall(number: i64, ...) -> i64;
     fn __errno_location() -> *mut i32;
+    fn mmap(at: *mut c_void, length: usize, protection: i32, flags: i32, file: i32, offset: i64) -> *mut c_void;
+    fn prctl(option: i32, first: u64, second: u64, third: u64, fourth: u64) -> i32;
+    fn msync(at: *mut c_void, length: usize, flags: i32) -> i32;
 }
 
 fn main() {
@@ -110,10 +114,48 @@ fn answer(request: &str) -> Result<String, String> {
         // In no folder, and open as long as this process lives.
         ["hide", mebibytes] => {
             let size = mebibytes.parse::<usize>().map_err(|_| "size")?;
-            let mut file = File::create("/hidden").map_err(text)?;
-            fs::remove_file("/hidden").map_err(text)?;
+            let mut file = hidden("/hidden")?;
             (0..size).try_for_each(|_| file.write_all(&[1; 1 << 20])).map_err(text)?;
             std::mem::forget(file);
+            "ok".to_owned()
+        }
+        // The same, mapped and not open.
+        ["hide-mapped", mebibytes] => {
+            let size = mebibytes.parse::<usize>().map_err(|_| "size")? << 20;
+            let file = hidden("/hidden-mapped")?;
+            file.set_len(size as u64).map_err(text)?;
+            // SAFETY: a new region, read and written and shared with the file, which this program then writes to.
+            let bytes = unsafe {
+                let region = mmap(std::ptr::null_mut(), size, 3, 1, file.as_raw_fd(), 0);
+                std::slice::from_raw_parts_mut(region.cast::<u8>(), size)
+            };
+            drop(file);
+            bytes.fill(1);
+            // Written to the disk, so that it has its blocks.
+            // SAFETY: the region is mapped for as long as this program lives.
+            unsafe { msync(bytes.as_mut_ptr().cast(), size, 4) };
+            "ok".to_owned()
+        }
+        // The same, open in a thread that shares its descriptors with no other, of a process that nobody like it may look at.
+        ["hide-in-thread", mebibytes] => {
+            let size = mebibytes.parse::<usize>().map_err(|_| "size")?;
+            // SAFETY: PR_SET_DUMPABLE takes a number.
+            unsafe { prctl(4, 0, 0, 0, 0) };
+            let (said, heard) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                // SAFETY: close_range with CLOSE_RANGE_UNSHARE, of numbers that nobody has.
+                if unsafe { syscall(436, u32::MAX - 1, u32::MAX, 2) } != 0 {
+                    let _ = said.send(Err(std::io::Error::last_os_error().to_string()));
+                    return;
+                }
+                let filled = hidden("/hidden-in-thread").and_then(|mut file| {
+                    (0..size).try_for_each(|_| file.write_all(&[1; 1 << 20])).map_err(text)?;
+                    Ok(file)
+                });
+                let _ = said.send(filled.as_ref().map(drop).map_err(Clone::clone));
+                sleep_forever()
+            });
+            heard.recv().map_err(|error| error.to_string())??;
             "ok".to_owned()
         }
         ["files", path, count] => {
@@ -160,6 +202,13 @@ fn answer(request: &str) -> Result<String, String> {
         ["exit", status] => std::process::exit(status.parse().unwrap_or(1)),
         _ => return Err(format!("unknown request {request}")),
     })
+}
+
+/// An open file that was removed.
+fn hidden(path: &str) -> Result<File, String> {
+    let file = File::options().read(true).write(true).create(true).open(path).map_err(|error| error.to_string())?;
+    fs::remove_file(path).map_err(|error| error.to_string())?;
+    Ok(file)
 }
 
 /// Exit status: the errno, or 0.

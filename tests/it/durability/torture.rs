@@ -37,7 +37,7 @@ async fn a_minute_of_random_use_with_kills_hangs_nothing_loses_nothing_and_leave
     let done = soak(&runtime, &plan).await?;
 
     ensure!(done.hosts_killed > 0 && done.launchers_killed > 0, "nothing was killed: {done:?}");
-    for action in ["begin", "count", "keep", "remove", "die", "stop", "background"] {
+    for action in ["begin", "count", "keep", "remove", "die", "stop", "background", "git-read", "git-write"] {
         ensure!(done.actions.contains_key(action), "{action} was never done: {done:?}");
     }
     Leftovers::of(&runtime)?.ensure_nothing_since(&before)

@@ -84,6 +84,19 @@ impl Terminal {
         self.wait_for(text, |screen| screen.contents().contains(text))
     }
 
+    /// SIGTERM.
+    pub(super) fn tell_to_end(&self) -> Result<()> {
+        ostler_tests::host::send_signal(self.child.id(), Signal::TERM)
+    }
+
+    /// Whether the whole screen scrolls: writes two lines at its end.
+    pub(super) fn scrolls(&self) -> bool {
+        let mut parser = self.parser();
+        let (rows, columns) = parser.screen().size();
+        parser.process(format!("\x1b[{rows};1Hlast\r\nafter it").as_bytes());
+        parser.screen().rows(0, columns).nth(usize::from(rows) - 2).is_some_and(|row| row == "last")
+    }
+
     /// Waits for the end of the program; the terminal must be as it was before.
     pub(super) fn ended(&mut self) -> Result<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
@@ -96,11 +109,19 @@ impl Terminal {
         };
         let modes = tcgetattr(&self.slave)?.local_modes;
         assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{modes:?}");
-        self.wait_for("the screen of before", |screen| {
-            !screen.alternate_screen() && !screen.bracketed_paste() && !screen.hide_cursor()
-        })?;
+        self.wait_for("the screen of before", is_as_before)?;
         Ok(status)
     }
+}
+
+/// Whether nothing of what a program may switch on is left.
+fn is_as_before(screen: &vt100::Screen) -> bool {
+    let shows = !screen.alternate_screen() && !screen.hide_cursor();
+    let keys = !screen.bracketed_paste() && !screen.application_cursor() && !screen.application_keypad();
+    let mouse = screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None
+        && screen.mouse_protocol_encoding() == vt100::MouseProtocolEncoding::Default;
+    let plain = screen.fgcolor() == vt100::Color::Default && screen.bgcolor() == vt100::Color::Default;
+    shows && keys && mouse && plain && !screen.bold() && !screen.inverse() && !screen.underline()
 }
 
 impl Drop for Terminal {
@@ -174,7 +195,7 @@ async fn a_host_that_dies_is_waited_for_and_a_turn_can_be_stopped() -> Result<()
     terminal.send("y")?;
     let stopped = terminal.wait_for_text("live · stopped")?;
     assert!(stopped.contains("> draft"), "{stopped}");
-    ostler_tests::host::send_signal(terminal.child.id(), Signal::TERM)?;
+    terminal.tell_to_end()?;
     assert_eq!(terminal.ended()?.code(), Some(130));
     Ok(())
 }

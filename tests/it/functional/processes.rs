@@ -294,6 +294,37 @@ async fn a_shell_is_opened_left_found_again_and_ended() -> Result<()> {
     Ok(())
 }
 
+/// Everything at once that a program can leave switched on.
+const MESS: &str = "printf '\\033[?1049h\\033[?1000h\\033[?1003h\\033[?1006h\\033[?2004h\\033[?1h\\033=\\033[2;5r\\033[?6h\\033[1;7;31;44m\\033[?25l'; \
+                    printf 'me''ss\\033]0;a title without an end'\r";
+
+#[tokio::test]
+async fn a_shell_leaves_the_terminal_as_it_was_however_it_ends() -> Result<()> {
+    let (mut host, session) = running().await?;
+    let start = |host: &Host, name: &str| {
+        let command = host.command(&["shell", &session.to_string(), "--name", name])?;
+        let mut terminal = Terminal::start(&command, 80, 24)?;
+        terminal.wait_for_text("Ctrl-] leaves it")?;
+        terminal.send(MESS)?;
+        terminal.wait_for_text("mess")?;
+        assert!(!terminal.scrolls());
+        Ok::<_, anyhow::Error>(terminal)
+    };
+    let mut left = start(&host, "left")?;
+    left.send("\u{1d}")?;
+    left.ended()?;
+    assert!(left.scrolls());
+    let mut told = start(&host, "told")?;
+    told.tell_to_end()?;
+    told.ended()?;
+    assert!(told.scrolls());
+    let mut broken = start(&host, "broken")?;
+    host.kill()?;
+    broken.ended()?;
+    assert!(broken.scrolls());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_shell_outlives_its_host() -> Result<()> {
     let (mut host, session) = running().await?;

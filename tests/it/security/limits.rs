@@ -34,7 +34,7 @@ async fn lost(config: &str, greedy: &str, words: &str) -> Result<Vec<String>> {
     });
     assert_eq!(outcome.context("the turn ends")?, &TurnOutcome::Done, "{events:#?}");
     let reasons = events.into_iter().filter_map(|event| match event.body {
-        EventBody::WorkspaceLost { reason } => Some(reason),
+        EventBody::WorkspaceLost { reason, .. } => Some(reason),
         _ => None,
     });
     Ok(reasons.collect())

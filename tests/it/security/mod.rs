@@ -2,6 +2,7 @@
 
 mod api;
 mod egress;
+mod hostile;
 mod limits;
 mod repository;
 mod sandbox;

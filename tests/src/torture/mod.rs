@@ -11,6 +11,7 @@
 
 pub mod chance;
 pub mod creates;
+pub mod git;
 pub mod leftovers;
 pub mod soak;
 pub mod user;

@@ -54,6 +54,7 @@ pub async fn soak(runtime: &Runtime, plan: &Soak) -> Result<Soaked> {
 async fn rough_use(runtime: &Runtime, plan: &Soak) -> Result<Soaked> {
     let folder = runtime.folder();
     fs::create_dir_all(folder.join("acknowledged"))?;
+    super::git::prepare(runtime)?;
     let slots: Vec<String> = (0..plan.sandboxes).map(|_| new_id()).collect();
     fs::write(folder.join("slots"), slots.join("\n"))?;
     let mut chance = Chance::new(plan.seed);

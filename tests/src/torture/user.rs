@@ -24,6 +24,7 @@ use ostler_sandbox::wire::launcher::Files;
 use tokio::io::AsyncReadExt;
 
 use super::chance::Chance;
+use super::git::{self, GitUser};
 use super::leftovers::note_group;
 use crate::runtime::{DEADLINE, LIMITS, Runtime, command};
 
@@ -85,6 +86,15 @@ pub async fn run(plan: Use) -> Result<Ended> {
         };
         users.spawn(slot.used(until, plan.finish));
     }
+    let git_user = |number: u64| GitUser {
+        runtime: Arc::clone(&runtime),
+        launcher: launcher.clone(),
+        epoch: plan.epoch,
+        chance: Chance::new(plan.seed.wrapping_sub(number)),
+    };
+    for number in 1..=git::AT_ONCE {
+        users.spawn(git_user(number).used(until));
+    }
     while let Some(ended) = users.join_next().await {
         let Err(error) = ended? else { continue };
         // A launcher that was killed shows as many things; that it is gone shows soon.
@@ -94,6 +104,7 @@ pub async fn run(plan: Use) -> Result<Ended> {
         return Err(error);
     }
     if plan.finish {
+        git_user(0).check().await.context("check the repositories")?;
         launcher.shutdown().await.context("shut down")?;
     }
     Ok(Ended::InTime)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ostler_protocol::CallId;
-use ostler_protocol::event::ToolOutcome;
+use ostler_protocol::event::{CutOff, ToolOutcome};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -25,6 +25,21 @@ pub struct ToolDefinition {
     pub parameters: Value,
 }
 
+/// Why a sandbox is of no use any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// In words.
+    pub why: String,
+    /// What its guest did, where that is why.
+    pub cut_off: Option<CutOff>,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
 /// What a tool gives back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolOutput {
@@ -37,7 +52,7 @@ pub struct ToolOutput {
     /// Exit status, for commands.
     pub exit_status: Option<i32>,
     /// Why the sandbox is of no use any more, where it is not.
-    pub lost: Option<String>,
+    pub lost: Option<Lost>,
     /// Wall time by the sandbox's clock, where it says it: an earlier host may have seen the beginning.
     pub wall: Option<Duration>,
 }
@@ -74,7 +89,7 @@ pub enum HandsError {
     Refused(String),
     /// The sandbox is gone; whether the request took effect is not known.
     #[error("the sandbox went away: {0}")]
-    Gone(String),
+    Gone(Lost),
 }
 
 /// A file as the hands give it.
@@ -151,11 +166,10 @@ pub async fn run(hands: &dyn Hands, call: CallId, tool: &str, arguments: &Value)
     };
     match result {
         Ok(output) => output,
-        Err(ToolError::Hands(HandsError::Gone(why))) => ToolOutput {
-            outcome: ToolOutcome::Unknown,
-            lost: Some(why.clone()),
-            ..ToolOutput::done(format!("the sandbox went away: {why}; whether this took effect is not known"))
-        },
+        Err(ToolError::Hands(HandsError::Gone(lost))) => {
+            let words = format!("the sandbox went away: {lost}; whether this took effect is not known");
+            ToolOutput { outcome: ToolOutcome::Unknown, lost: Some(lost), ..ToolOutput::done(words) }
+        }
         Err(error) => ToolOutput::failed(error.to_string()),
     }
 }

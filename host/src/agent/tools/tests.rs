@@ -84,7 +84,7 @@ impl Hands for Memory {
 
     async fn list(&self, path: &str) -> Result<(Vec<String>, bool), HandsError> {
         if path.contains("..") {
-            return Err(HandsError::Gone("the link broke".into()));
+            return Err(HandsError::Gone(Lost { why: "the link broke".into(), cut_off: Some(CutOff::BrokeProtocol) }));
         }
         Ok((self.files.lock().unwrap().keys().cloned().collect(), false))
     }
@@ -145,7 +145,8 @@ async fn wrong_arguments_and_unknown_tools_are_explained_to_the_model() {
 #[tokio::test]
 async fn a_lost_sandbox_makes_the_outcome_unknown_not_failed() {
     let output = run(&Memory::default(), CallId::generate(), "list_files", &json!({ "path": ".." })).await;
-    assert_eq!((output.outcome, output.lost.as_deref()), (ToolOutcome::Unknown, Some("the link broke")));
+    let lost = Lost { why: "the link broke".into(), cut_off: Some(CutOff::BrokeProtocol) };
+    assert_eq!((output.outcome, output.lost), (ToolOutcome::Unknown, Some(lost)));
     let text = String::from_utf8(output.bytes).unwrap();
     assert!(text.contains("not known"), "{text}");
     // What was only refused leaves the sandbox as it is.

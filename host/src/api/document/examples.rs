@@ -81,6 +81,7 @@ pub(in crate::api) fn session() -> SessionView {
         title: "Make the failing test pass".into(),
         head_seq: 3,
         pull_request: None,
+        sandboxes_cut_off: 0,
         created_at_ms: AT_MS,
         updated_at_ms: AT_MS + 12,
     }

@@ -100,6 +100,7 @@ impl Fake {
             title: String::new(),
             head_seq: self.events.lock().unwrap().len() as u64,
             pull_request: None,
+            sandboxes_cut_off: 0,
             created_at_ms: 1,
             updated_at_ms: 2,
         }

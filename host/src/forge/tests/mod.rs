@@ -89,7 +89,7 @@ impl World {
     /// Waits until no git process of the forge is left and proves it.
     async fn assert_no_git(&self) {
         let all = u32::try_from(self.forge.limits().processes).unwrap();
-        for places in [&self.forge.inner.processes, &self.forge.inner.for_sessions] {
+        for places in [&self.forge.places().own, &self.forge.places().sessions] {
             let permits = places.acquire_many(all);
             drop(tokio::time::timeout(PATIENCE, permits).await.expect("git processes are left").unwrap());
         }

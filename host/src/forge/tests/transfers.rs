@@ -118,24 +118,11 @@ async fn a_compressed_request_is_understood_and_a_bomb_is_not() {
 #[tokio::test]
 async fn a_client_that_goes_away_leaves_no_git() {
     let world = World::new().await;
-    let noise: Vec<u8> =
-        (0u64..1_000_000).flat_map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).collect();
-    world.commit("large", &noise, "large").await;
-    git(&world.work, &["push", "-q", world.forge.path(&name("demo")).to_str().unwrap(), "main"]).await;
     let served = world.serve(session()).await;
-    let head = world.head().await;
-    let want = format!("0011command=fetch0001000fno-progress0032want {head}\n0009done\n0000");
     // A fetch whose client stops reading, then goes.
-    let mut stream = TcpStream::connect(served.address).await.unwrap();
-    let request = format!(
-        "POST {UPLOAD} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-git-upload-pack-request\r\nGit-Protocol: version=2\r\nContent-Length: {}\r\n\r\n{want}",
-        want.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut first = [0; 4096];
-    stream.read_exact(&mut first).await.unwrap();
-    assert!(first.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&first));
-    assert!(world.forge.inner.for_sessions.available_permits() < world.forge.limits().processes);
+    let stream = fetch_and_stop_reading(&world, &served).await;
+    let head = world.head().await;
+    assert!(world.forge.places().sessions.available_permits() < world.forge.limits().processes);
     drop(stream);
     world.assert_no_git().await;
     // A push that breaks off in the middle of its pack.
@@ -149,7 +136,7 @@ async fn a_client_that_goes_away_leaves_no_git() {
     );
     stream.write_all(&[request.as_bytes(), &body].concat()).await.unwrap();
     // Wait until git is at work.
-    while world.forge.inner.for_sessions.available_permits() == world.forge.limits().processes {
+    while world.forge.places().sessions.available_permits() == world.forge.limits().processes {
         tokio::task::yield_now().await;
     }
     drop(stream);
@@ -185,6 +172,66 @@ async fn a_client_that_stops_sending_is_given_up_on() {
     world.assert_no_git().await;
 }
 
+/// Asks for a history that no socket's buffers hold, and reads the beginning of it only.
+async fn fetch_and_stop_reading(world: &World, served: &Served) -> TcpStream {
+    let noise: Vec<u8> =
+        (0u64..2_000_000).flat_map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).collect();
+    world.commit("large", &noise, "large").await;
+    git(&world.work, &["push", "-q", world.forge.path(&name("demo")).to_str().unwrap(), "main"]).await;
+    let want = format!("0011command=fetch0001000fno-progress0032want {}\n0009done\n0000", world.head().await);
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let request = format!(
+        "POST {UPLOAD} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-git-upload-pack-request\r\nGit-Protocol: version=2\r\nContent-Length: {}\r\n\r\n{want}",
+        want.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0; 4096];
+    stream.read_exact(&mut first).await.unwrap();
+    assert!(first.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&first));
+    stream
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_given_up_on() {
+    let limits = ForgeLimits { idle: Duration::from_millis(50), ..ForgeLimits::default() };
+    let world = World::with(limits).await;
+    let served = world.serve(session()).await;
+    let mut held = fetch_and_stop_reading(&world, &served).await;
+    world.assert_no_git().await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, held.read_to_end(&mut rest)).await.expect("the connection stays");
+    assert!(ended.is_err() || !rest.ends_with(b"0\r\n\r\n"), "half of an answer must not look whole");
+}
+
+#[tokio::test]
+async fn sessions_that_keep_git_waiting_do_not_keep_another_one_from_it() {
+    let world = World::with(ForgeLimits { processes: 8, ..ForgeLimits::default() }).await;
+    let update = format!("{} {} refs/heads/ostler/x\0 report-status", "0".repeat(40), world.head().await);
+    let mut body = format!("{:04x}{update}0000PACK", update.len() + 4).into_bytes();
+    body.extend([0, 0, 0, 2, 0, 0, 0, 9, 0x95]);
+    let head = format!(
+        "POST {RECEIVE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-git-receive-pack-request\r\nContent-Length: 100000\r\n\r\n"
+    );
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let served = world.serve(session()).await;
+        for _ in 0..8 {
+            let mut stream = TcpStream::connect(served.address).await.unwrap();
+            stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+            held.push(stream);
+        }
+    }
+    // All that they can have: one each, and half of all.
+    while world.forge.places().sessions.available_permits() > 1 {
+        tokio::task::yield_now().await;
+    }
+    let served = world.serve(session()).await;
+    git(&world.work, &["fetch", "-q", &served.url("demo"), "main"]).await;
+    git(&world.work, &["push", "-q", &served.url("demo"), "main:ostler/x"]).await;
+    drop(held);
+    world.assert_no_git().await;
+}
+
 #[tokio::test]
 async fn a_busy_forge_says_so() {
     let limits = ForgeLimits { query: Duration::from_millis(100), processes: 1, ..ForgeLimits::default() };
@@ -192,7 +239,7 @@ async fn a_busy_forge_says_so() {
     let forge = Forge::open_with(&world.folder.path().join("forge"), GitRunner::children(), limits).unwrap();
     let world = World { forge, ..world };
     let served = world.serve(session()).await;
-    let permit = world.forge.inner.for_sessions.clone().acquire_owned().await.unwrap();
+    let permit = world.forge.places().sessions.clone().acquire_owned().await.unwrap();
     let (status, said) = post(&served, UPLOAD, "", b"0000").await;
     assert_eq!((status, String::from_utf8(said).unwrap().contains("busy")), (503, true));
     drop(permit);

@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ostler_wire::guest::{Call, Event, FromGuest, Listed, MAX_LABEL, MAX_PORTS, Message, Reply, Request, ToGuest};
 use ostler_wire::socket::{self, RECEIVE_BUFFER, SocketError};
@@ -19,7 +19,7 @@ use ostler_wire::{Failure, MAX_MESSAGE, VERSION};
 use rustix::fs::{FileType, fstat};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{GuestError, LinkLost};
 
@@ -50,7 +50,7 @@ pub(super) struct Ask {
 pub(super) type Answer = (Reply, Option<OwnedFd>);
 
 /// The reason for which a link ended, once it has.
-pub(super) type Lost = Arc<OnceLock<LinkLost>>;
+pub(super) type Lost = watch::Receiver<Option<LinkLost>>;
 
 struct Pending {
     what: &'static str,
@@ -86,7 +86,7 @@ pub(super) struct Link {
     unfollowed: u32,
     useless: u32,
     buffer: Vec<u8>,
-    lost: Lost,
+    lost: watch::Sender<Option<LinkLost>>,
 }
 
 /// A descriptor of a guest, which sends files and nothing else.
@@ -153,7 +153,12 @@ fn attempt<T>(
 
 impl Link {
     /// The task's state after a welcome.
-    pub(super) fn new(socket: AsyncFd<OwnedFd>, epoch: u64, asks: mpsc::Receiver<Ask>, lost: Lost) -> Self {
+    pub(super) fn new(
+        socket: AsyncFd<OwnedFd>,
+        epoch: u64,
+        asks: mpsc::Receiver<Ask>,
+        lost: watch::Sender<Option<LinkLost>>,
+    ) -> Self {
         Self {
             socket,
             epoch,
@@ -174,7 +179,7 @@ impl Link {
         let Err(reason) = self.serve().await else { return };
         tracing::debug!(%reason, "the link to a guest ended");
         // Set before the waiting callers wake up because their senders are dropped.
-        let _ = self.lost.set(reason);
+        self.lost.send_replace(Some(reason));
     }
 
     async fn serve(&mut self) -> Result<(), LinkLost> {

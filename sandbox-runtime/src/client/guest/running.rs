@@ -89,8 +89,8 @@ impl Ended {
     }
 
     fn unheard(&self) -> GuestError {
-        match self.guest.lost.get() {
-            Some(reason) => GuestError::Link(reason.clone()),
+        match self.guest.lost.borrow().clone() {
+            Some(reason) => GuestError::Link(reason),
             None => GuestError::Replaced { call: self.call.clone() },
         }
     }

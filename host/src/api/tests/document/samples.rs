@@ -1,8 +1,8 @@
 //! One example of every event and delta, as it is on the wire.
 
 use ostler_protocol::event::{
-    Blob, EgressProtocol, EgressVerdict, ModelStop, Reason, RequestKey, Summarizer, ToolCall, ToolOutcome, TurnOutcome,
-    Usage, Verdict,
+    Blob, CutOff, EgressProtocol, EgressVerdict, ModelStop, Reason, RequestKey, Summarizer, ToolCall, ToolOutcome,
+    TurnOutcome, Usage, Verdict,
 };
 use ostler_protocol::{CallId, DecisionId, Delta, ErrorCode, EventBody};
 use serde_json::{Value, json};
@@ -49,7 +49,11 @@ fn beginning() -> Vec<EventBody> {
         },
         EventBody::WorkspaceRequested,
         EventBody::WorkspaceReady { took_ms: 31, restored: false },
-        EventBody::WorkspaceLost { reason: "it did not outlive the host".into() },
+        EventBody::WorkspaceLost { reason: "it did not outlive the host".into(), cut_off: None },
+        EventBody::WorkspaceLost {
+            reason: "the link to the guest is lost: the guest broke the protocol: an undecodable message".into(),
+            cut_off: Some(CutOff::BrokeProtocol),
+        },
         EventBody::TurnStarted { turn: turn_id(), prompt: prompt_id() },
         EventBody::ContextAdded { source: "AGENTS.md".into(), text: "Run `python3 check.py` to test.".into() },
         EventBody::ModelRequested { turn: turn_id(), step: 1, model: "scripted/demo".into() },

@@ -16,9 +16,11 @@ use std::time::Duration;
 use ostler_protocol::SessionId;
 use tokio::time::timeout;
 
-use super::dial::{DialError, Resolver, SystemResolver, dial};
+use super::dial::{DialError, dial};
 use super::gate::{EgressGate, EgressRequest, GateVerdict, OpenGate, Protocol};
-use super::meter::{Counted, Meter};
+use super::lookup::{Lookups, Share, SystemResolver};
+use super::meter::{Account, Counted, Meter};
+use super::relay::Rooms;
 use super::report::{Decision, Reporter, Verdict, shown};
 use crate::egress::{Allowed, Host, Policy, Wanted};
 use crate::telemetry::chain;
@@ -32,7 +34,7 @@ pub struct Outside {
     /// What may leave.
     pub policy: Arc<Policy>,
     /// Who finds addresses.
-    pub resolver: Arc<dyn Resolver>,
+    pub lookups: Arc<Lookups>,
     /// Who else decides.
     pub gate: Arc<dyn EgressGate>,
 }
@@ -41,7 +43,8 @@ impl Outside {
     /// By the rules of a policy, with the machine's resolver, and nobody else who decides.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy: Arc::new(policy), resolver: Arc::new(SystemResolver::default()), gate: Arc::new(OpenGate) }
+        let lookups = Arc::new(Lookups::new(Arc::new(SystemResolver)));
+        Self { policy: Arc::new(policy), lookups, gate: Arc::new(OpenGate) }
     }
 }
 
@@ -50,6 +53,8 @@ pub(super) struct Egress {
     outside: Outside,
     session: SessionId,
     meter: Arc<Meter>,
+    rooms: Rooms,
+    share: Share,
     reporter: Arc<Reporter>,
 }
 
@@ -64,16 +69,16 @@ pub(super) struct Permit {
 /// Why something does not get through; reported already.
 #[derive(Debug)]
 pub(super) struct Stopped {
-    /// In words.
+    /// In words for the sandbox; what is reported may say more.
     pub(super) reason: String,
     /// Whether nobody forbade it: it was tried and failed.
     pub(super) failed: bool,
 }
 
 impl Egress {
-    pub(super) fn new(outside: Outside, session: SessionId, reporter: Arc<Reporter>) -> Self {
-        let meter = Arc::new(Meter::new(outside.policy.budget, Arc::clone(&reporter)));
-        Self { outside, session, meter, reporter }
+    pub(super) fn new(outside: Outside, session: SessionId, account: Arc<Account>, reporter: Arc<Reporter>) -> Self {
+        let meter = Arc::new(Meter::new(outside.policy.budget, account, Arc::clone(&reporter)));
+        Self { outside, session, meter, rooms: Rooms::default(), share: Share::default(), reporter }
     }
 
     pub(super) fn policy(&self) -> &Policy {
@@ -82,6 +87,10 @@ impl Egress {
 
     pub(super) fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// Decides about a wish.
@@ -110,14 +119,17 @@ impl Egress {
     /// Connects to what was permitted, and reports it.
     pub(super) async fn connect(&self, permit: &Permit) -> Result<Counted, Stopped> {
         let Permit { host, port, protocol, allowed } = permit;
-        match dial(&*self.outside.resolver, host, *port, allowed).await {
+        match dial((&self.outside.lookups, &self.share), host, *port, allowed).await {
             Ok(stream) => {
                 // Pieces of a conversation must not wait for each other.
                 let _ = stream.set_nodelay(true);
                 self.used(permit);
                 Ok(Counted::new(stream, Arc::clone(&self.meter), (host.clone(), *port)))
             }
-            Err(error) if error.is_refusal() => Err(self.stop(host, Some(*port), Some(*protocol), error.to_string())),
+            Err(error) if error.is_refusal() => {
+                let stopped = self.stop(host, Some(*port), Some(*protocol), error.to_string());
+                Err(Stopped { reason: error.told(), ..stopped })
+            }
             Err(error) => Err(self.fail(permit, &error)),
         }
     }
@@ -147,11 +159,10 @@ impl Egress {
     }
 
     fn fail(&self, permit: &Permit, error: &DialError) -> Stopped {
-        let reason = chain(error);
-        let verdict = Verdict::Failed { reason: reason.clone() };
+        let verdict = Verdict::Failed { reason: chain(error) };
         let (port, protocol) = (Some(permit.port), Some(permit.protocol));
         self.reporter.decided(Decision { host: permit.host.to_string(), port, protocol, verdict });
-        Stopped { reason, failed: true }
+        Stopped { reason: error.told(), failed: true }
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Policy {
     pub budget: Budget,
 }
 
-/// Most bytes of one sandbox; none means no limit.
+/// Most bytes of one session; none means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
     /// From the sandbox to the outside.

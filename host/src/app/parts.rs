@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::AppError;
 use super::layout::Layout;
+use super::listen::Listeners;
 use super::notify::Manager;
 use super::privileges::User;
 use crate::agent::model::Models;
@@ -66,8 +67,8 @@ pub(super) fn end_launcher(layout: &Layout) {
 
 /// What was opened, read and checked before the host dropped root.
 pub(super) struct Start {
-    /// The API's listener.
-    pub(super) listener: std::net::TcpListener,
+    /// Where the API listens.
+    pub(super) listeners: Listeners,
     /// Digest of the image of workspaces.
     pub(super) image: String,
     /// The models.
@@ -138,12 +139,17 @@ pub(super) async fn serve(
     announcement: Announcement,
     ready: impl FnOnce(&str),
 ) -> Result<(), AppError> {
-    let Start { listener, image, models, plugins, token } = start;
+    let Start { listeners, image, models, plugins, token } = start;
     let internal = |error: &(dyn std::error::Error + 'static)| AppError::new(chain(error), "the log has more");
     let telemetry =
         telemetry::begin(&layout.log(), config.otlp_endpoint.as_deref()).map_err(|error| internal(&error))?;
     say_what_is_not_limited();
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| internal(&error))?;
+    let Listeners { main, twin, stranger } = listeners;
+    if let Some(address) = stranger {
+        tracing::warn!(%address, "another program listens where browsers look for previews too; there are none");
+    }
+    let twin = twin.map(tokio::net::TcpListener::from_std).transpose().map_err(|error| internal(&error))?;
+    let listener = tokio::net::TcpListener::from_std(main).map_err(|error| internal(&error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     let url = format!("http://{address}");
 
@@ -180,7 +186,7 @@ pub(super) async fn serve(
     let state = ApiState {
         sessions: Arc::new(sessions.clone()),
         processes: Arc::new(sessions.clone()),
-        previews: Arc::new(Previews::new(address.port(), Clock::system())),
+        previews: Arc::new(Previews::new(address.port(), Clock::system()).unless(stranger)),
         repositories: Arc::new(ForgeRepositories { forge: forge.clone(), url: url.clone() }),
         health: Arc::new(about),
         git: git_router(forge, Access::Full),
@@ -207,7 +213,7 @@ pub(super) async fn serve(
         manager.stopping();
         signalled.cancel();
     });
-    let served = api::serve(listener, api::router(state), stopping, DRAIN).await;
+    let served = api::serve((listener, twin), api::router(state), stopping, DRAIN).await;
     announcement.withdraw(&location);
     sessions.quiesce().await;
     if launcher.is_gone() {

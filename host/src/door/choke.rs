@@ -14,16 +14,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ostler_protocol::SessionId;
+use rustix::process::{Resource, getrlimit};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::dial::{DialError, dial};
 use super::gate::{EgressGate, EgressRequest, GateVerdict, OpenGate, Protocol};
 use super::lookup::{Lookups, Share, SystemResolver};
 use super::meter::{Account, Counted, Meter};
+use super::pace::{Pace, Rate};
 use super::relay::Rooms;
 use super::report::{Decision, Reporter, Verdict, shown};
 use crate::egress::{Allowed, Host, Policy, Wanted};
 use crate::telemetry::chain;
+
+/// Most connections of all doors together, beyond those that each one always has.
+const MOST_PLACES: usize = 4096;
 
 /// Longest wait for the gate.
 const GATE: Duration = Duration::from_secs(10);
@@ -37,6 +43,8 @@ pub struct Outside {
     pub lookups: Arc<Lookups>,
     /// Who else decides.
     pub gate: Arc<dyn EgressGate>,
+    /// Connections of all doors together, beyond those that each one always has.
+    pub places: Arc<Semaphore>,
 }
 
 impl Outside {
@@ -44,8 +52,16 @@ impl Outside {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         let lookups = Arc::new(Lookups::new(Arc::new(SystemResolver)));
-        Self { policy: Arc::new(policy), lookups, gate: Arc::new(OpenGate) }
+        let places = Arc::new(Semaphore::new(places()));
+        Self { policy: Arc::new(policy), lookups, gate: Arc::new(OpenGate), places }
     }
+}
+
+/// How many connections all doors may have together beyond their own: each takes two descriptors, and a quarter of those that
+/// this process may open is for them.
+fn places() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files / 8).unwrap_or(usize::MAX).min(MOST_PLACES)
 }
 
 /// The way out of one sandbox.
@@ -55,6 +71,7 @@ pub(super) struct Egress {
     meter: Arc<Meter>,
     rooms: Rooms,
     share: Share,
+    pace: Pace,
     reporter: Arc<Reporter>,
 }
 
@@ -64,6 +81,13 @@ pub(super) struct Permit {
     pub(super) port: u16,
     protocol: Protocol,
     allowed: Allowed,
+}
+
+impl Permit {
+    /// Whether it holds for some methods or paths only.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.allowed.narrow
+    }
 }
 
 /// Why something does not get through; reported already.
@@ -76,9 +100,23 @@ pub(super) struct Stopped {
 }
 
 impl Egress {
-    pub(super) fn new(outside: Outside, session: SessionId, account: Arc<Account>, reporter: Arc<Reporter>) -> Self {
+    pub(super) fn new(
+        outside: Outside,
+        session: SessionId,
+        account: Arc<Account>,
+        wishes: Rate,
+        reporter: Arc<Reporter>,
+    ) -> Self {
         let meter = Arc::new(Meter::new(outside.policy.budget, account, Arc::clone(&reporter)));
-        Self { outside, session, meter, rooms: Rooms::default(), share: Share::default(), reporter }
+        Self {
+            outside,
+            session,
+            meter,
+            rooms: Rooms::default(),
+            share: Share::default(),
+            pace: Pace::new(wishes),
+            reporter,
+        }
     }
 
     pub(super) fn policy(&self) -> &Policy {
@@ -87,6 +125,16 @@ impl Egress {
 
     pub(super) fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// When the next request of HTTP may be answered.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Places for connections that all doors share.
+    pub(super) fn places(&self) -> &Arc<Semaphore> {
+        &self.outside.places
     }
 
     pub(super) fn rooms(&self) -> &Rooms {

@@ -22,6 +22,7 @@ mod hosts;
 mod leases;
 mod lookup;
 mod meter;
+mod pace;
 mod passage;
 mod proxy;
 mod relay;
@@ -40,6 +41,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use choke::Egress;
+use pace::Pace;
 use report::Reporter;
 use tcp::Inside;
 
@@ -50,6 +52,7 @@ pub use gate::{EgressGate, EgressRequest, GateVerdict, OpenGate, Protocol};
 pub use hosts::{DoorHost, DoorHosts};
 pub use lookup::{Lookups, Resolver, SystemResolver};
 pub use meter::{Account, Bytes};
+pub use pace::Rate;
 pub use report::{Decision, DoorCounters, DoorEvent, OTHERS, Verdict};
 pub use tcp::{Destination, DoorLimits};
 
@@ -132,8 +135,10 @@ impl Door {
         let closed = CancellationToken::new();
         let inside = Arc::new(Inside {
             hosts: Arc::new(hosts),
-            egress: Arc::new(Egress::new(outside, session, account, Arc::clone(&reporter))),
+            egress: Arc::new(Egress::new(outside, session, account, options.limits.wishes, Arc::clone(&reporter))),
             leases: Mutex::default(),
+            queries: Pace::new(options.limits.queries),
+            accepted: Pace::new(options.limits.wishes),
             reporter: Arc::clone(&reporter),
             limits: options.limits,
             destination: options.destination,

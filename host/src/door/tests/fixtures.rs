@@ -84,6 +84,7 @@ pub(super) fn way_of(account: Arc<Account>, rules: Vec<Rule>, budget: Budget, ga
         policy: Arc::new(Policy { rules, budget }),
         lookups: Arc::new(Lookups::remembering(resolver, Duration::ZERO, Duration::ZERO)),
         gate: Arc::clone(&gate) as Arc<dyn EgressGate>,
+        places: Arc::new(tokio::sync::Semaphore::new(1024)),
     };
     let known = Arc::clone(&going);
     let destination: Destination = Arc::new(move |stream| {

@@ -19,6 +19,7 @@ use crate::egress::Policy;
 
 mod fixtures;
 mod http;
+mod limits;
 mod outside;
 mod relay;
 mod tls;

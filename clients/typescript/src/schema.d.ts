@@ -951,7 +951,7 @@ export interface components {
             bytes_up: number;
             /**
              * Format: int64
-             * @description How many.
+             * @description How many ended.
              */
             connections: number;
             /** @description The host at their other end. */

@@ -311,13 +311,14 @@ pub enum EventBody {
         /// How often, since it was told last.
         times: u64,
     },
-    /// Connections of the sandbox to the outside that ended.
+    /// Connections of the sandbox to the outside that ended, and what passed since it was told last over those that go on. All
+    /// of a session's together are what it has used of its budget.
     EgressTraffic {
         /// The host at their other end.
         host: String,
         /// Its port.
         port: u16,
-        /// How many.
+        /// How many ended.
         connections: u64,
         /// Bytes from the sandbox.
         bytes_up: u64,

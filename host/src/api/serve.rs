@@ -36,9 +36,9 @@ pub enum ServeError {
     Accept(#[source] io::Error),
 }
 
-/// Serves `app` on `listener` until `stopping` is cancelled, then waits at most `drain` for requests under way.
+/// Serves `app` on the listeners until `stopping` is cancelled, then waits at most `drain` for requests under way.
 pub async fn serve(
-    listener: TcpListener,
+    (listener, twin): (TcpListener, Option<TcpListener>),
     app: Router,
     stopping: CancellationToken,
     drain: Duration,
@@ -50,7 +50,7 @@ pub async fn serve(
         let accepted = tokio::select! {
             biased;
             () = stopping.cancelled() => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener, twin.as_ref(), &slots) => accepted,
         };
         match accepted {
             Ok((stream, slot)) => {
@@ -69,7 +69,7 @@ pub async fn serve(
             Err(error) => return Err(ServeError::Accept(error)),
         }
     }
-    drop(listener);
+    drop((listener, twin));
     let drained = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         tracing::warn!(connections = connections.len(), "connections were cut at the end of the host");
@@ -80,10 +80,20 @@ pub async fn serve(
 
 async fn accept(
     listener: &TcpListener,
+    twin: Option<&TcpListener>,
     slots: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let by_twin = async {
+        match twin {
+            Some(twin) => twin.accept().await,
+            None => std::future::pending().await,
+        }
+    };
+    let (stream, _) = tokio::select! {
+        accepted = listener.accept() => accepted?,
+        accepted = by_twin => accepted?,
+    };
     // Frames of a stream are small and should be seen at once.
     stream.set_nodelay(true)?;
     let unread = u32::try_from(UNREAD_TIME.as_millis()).unwrap_or(u32::MAX);

@@ -8,6 +8,7 @@
 mod certificates;
 mod error;
 mod layout;
+mod listen;
 mod models;
 mod notify;
 mod parts;
@@ -15,7 +16,6 @@ mod privileges;
 
 use std::fs::File;
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
     let layout = Layout::at(&config.data)?;
     known_formats(&layout)?;
     let models = models(&config)?;
-    let listener = bind(&config)?;
+    let listeners = listen::bind(config.listen)?;
     let image = Store::at(&layout.store()).resolve(&config.image).map_err(|error| {
         let hint = format!(
             "import it: ostler images import ROOTFS.tar --name {} --data {}",
@@ -67,8 +67,8 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
     layout.make(user)?;
     let _lock = lock(&layout)?;
     let token = parts::token(&layout, user)?;
-    let start =
-        Start { standing: privileges::standing(), listener, image: image.as_str().to_owned(), models, plugins, token };
+    let standing = privileges::standing();
+    let start = Start { standing, listeners, image: image.as_str().to_owned(), models, plugins, token };
     let certificates = certificates::find(config.certificates.as_deref())?;
     let spawned = start_launcher(&layout, user, certificates)?;
     let outcome = run(config, &layout, user, start, ready);
@@ -114,22 +114,6 @@ fn known_formats(layout: &Layout) -> Result<(), AppError> {
         };
         AppError::new(crate::telemetry::chain(&error), hint)
     })
-}
-
-fn bind(config: &HostConfig) -> Result<TcpListener, AppError> {
-    let failed = |error: std::io::Error| {
-        let message = format!("cannot listen on {}", config.listen);
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "another program uses the port; end it, or choose another --listen address"
-            }
-            _ => "choose another --listen address",
-        };
-        AppError::new(message, hint).because(error)
-    };
-    let listener = TcpListener::bind(config.listen).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
 }
 
 /// One host per data folder: the lock lives as long as the process.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::AppError;
 use super::layout::Layout;
+use super::listen::Listeners;
 use super::notify::Manager;
 use super::privileges::User;
 use crate::agent::model::Models;
@@ -69,8 +70,8 @@ pub(super) fn end_launcher(layout: &Layout) {
 pub(super) struct Start {
     /// What the launcher has.
     pub(super) standing: Standing,
-    /// The API's listener.
-    pub(super) listener: std::net::TcpListener,
+    /// Where the API listens.
+    pub(super) listeners: Listeners,
     /// Digest of the image of workspaces.
     pub(super) image: String,
     /// The models.
@@ -147,12 +148,17 @@ pub(super) async fn serve(
     announcement: Announcement,
     ready: impl FnOnce(&str),
 ) -> Result<(), AppError> {
-    let Start { standing, listener, image, models, plugins, token } = start;
+    let Start { standing, listeners, image, models, plugins, token } = start;
     let internal = |error: &(dyn std::error::Error + 'static)| AppError::new(chain(error), "the log has more");
     let telemetry =
         telemetry::begin(&layout.log(), config.otlp_endpoint.as_deref()).map_err(|error| internal(&error))?;
     say_what_is_done_without(standing);
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| internal(&error))?;
+    let Listeners { main, twin, stranger } = listeners;
+    if let Some(address) = stranger {
+        tracing::warn!(%address, "another program listens where browsers look for previews too; there are none");
+    }
+    let twin = twin.map(tokio::net::TcpListener::from_std).transpose().map_err(|error| internal(&error))?;
+    let listener = tokio::net::TcpListener::from_std(main).map_err(|error| internal(&error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     let url = format!("http://{address}");
 
@@ -189,7 +195,7 @@ pub(super) async fn serve(
     let state = ApiState {
         sessions: Arc::new(sessions.clone()),
         processes: Arc::new(sessions.clone()),
-        previews: Arc::new(Previews::new(address.port(), Clock::system())),
+        previews: Arc::new(Previews::new(address.port(), Clock::system()).unless(stranger)),
         repositories: Arc::new(ForgeRepositories { forge: forge.clone(), url: url.clone() }),
         health: Arc::new(about),
         git: git_router(forge, Access::Full),
@@ -216,7 +222,7 @@ pub(super) async fn serve(
         manager.stopping();
         signalled.cancel();
     });
-    let served = api::serve(listener, api::router(state), stopping, DRAIN).await;
+    let served = api::serve((listener, twin), api::router(state), stopping, DRAIN).await;
     announcement.withdraw(&location);
     sessions.quiesce().await;
     if launcher.is_gone() {

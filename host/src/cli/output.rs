@@ -2,6 +2,7 @@
 //!
 //! Owns both streams, and what they can show. Does not know what it prints.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -78,7 +79,7 @@ impl Printer {
     /// Prints a value as JSON in one line.
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(|error| CliError::Output(error.into()))?;
-        self.line(&text)
+        self.line(&escaped(&text))
     }
 
     /// Says something beside the data.
@@ -142,6 +143,16 @@ impl Printer {
     }
 }
 
+/// JSON without what a terminal obeys: beyond what JSON escapes there are DEL and the controls of the second half, such as the
+/// one-byte beginning of an escape sequence. They can stand within texts only, where their escapes mean the same.
+fn escaped(json: &str) -> Cow<'_, str> {
+    if !json.contains(char::is_control) {
+        return Cow::Borrowed(json);
+    }
+    let escape = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    json.chars().map(escape).collect::<String>().into()
+}
+
 fn coloured(choice: ColorChoice, terminal: bool) -> bool {
     let uncoloured = std::env::var_os(env::NO_COLOR).is_some_and(|value| !value.is_empty());
     match choice {
@@ -154,4 +165,17 @@ fn coloured(choice: ColorChoice, terminal: bool) -> bool {
 /// Whether the terminal understands more than lines of text.
 fn capable() -> bool {
     std::env::var_os(env::TERM).is_none_or(|name| name != "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_holds_nothing_that_steers_a_terminal_and_means_the_same() {
+        let text = "\u{9b}31m \u{85} \u{7f} \u{1b}[0m ü 🙂";
+        let json = escaped(&serde_json::to_string(text).unwrap()).into_owned();
+        assert_eq!(json, r#""\u009b31m \u0085 \u007f \u001b[0m ü 🙂""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
 }

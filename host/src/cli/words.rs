@@ -137,7 +137,12 @@ fn milestone(body: &EventBody) -> Vec<Line> {
 fn egress(body: &EventBody) -> Vec<Line> {
     let line = match body {
         EventBody::EgressDecided { host, port, verdict, why, times, .. } => {
-            let port = port.map_or_else(|| " (look-up)".to_owned(), |port| format!(":{port}"));
+            let port = match (port, verdict) {
+                (Some(port), _) => format!(":{port}"),
+                // Many hosts together.
+                (None, EgressVerdict::Allowed) => String::new(),
+                (None, _) => " (look-up)".to_owned(),
+            };
             let place = format!("{}{port}", one_line(host, LINE));
             let times = if *times > 1 { format!(" ({times} times)") } else { String::new() };
             let why = one_line(why, LINE);
@@ -152,8 +157,10 @@ fn egress(body: &EventBody) -> Vec<Line> {
             }
         }
         EventBody::EgressTraffic { host, port, connections, bytes_up, bytes_down } => {
-            let place = format!("{}:{port}", one_line(host, LINE));
-            let text = format!("network: {place} closed {connections}, {bytes_up} bytes up, {bytes_down} down");
+            let port = if *port == 0 { String::new() } else { format!(":{port}") };
+            let place = format!("{}{port}", one_line(host, LINE));
+            let what = if *connections == 0 { "goes on".to_owned() } else { format!("closed {connections}") };
+            let text = format!("network: {place} {what}, {bytes_up} bytes up, {bytes_down} down");
             vec![piece(Tone::Faint, text)]
         }
         _ => return Vec::new(),

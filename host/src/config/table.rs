@@ -252,8 +252,8 @@ pub const KEYS: &[Key] = &[
         path: "egress.bytes_up",
         kind: Kind::Size,
         default: Fallback::Nothing("no limit"),
-        meaning: "Most bytes that one sandbox may send, counted from when the host took it up. At the end of a budget every connection is \
-                  cut and no more are made",
+        meaning: "Most bytes that the sandboxes of one session may send, all together, also over restarts of the host. At the end of a \
+                  budget every connection is cut and no more are made",
         example: "\"1G\"",
         ..ROW
     },
@@ -261,7 +261,7 @@ pub const KEYS: &[Key] = &[
         path: "egress.bytes_down",
         kind: Kind::Size,
         default: Fallback::Nothing("no limit"),
-        meaning: "Most bytes that one sandbox may receive",
+        meaning: "Most bytes that the sandboxes of one session may receive",
         example: "\"10G\"",
         ..ROW
     },
@@ -269,7 +269,7 @@ pub const KEYS: &[Key] = &[
         path: "egress.bytes_total",
         kind: Kind::Size,
         default: Fallback::Nothing("no limit"),
-        meaning: "Most bytes that one sandbox may send and receive together",
+        meaning: "Most bytes that the sandboxes of one session may send and receive together",
         example: "\"10G\"",
         ..ROW
     },

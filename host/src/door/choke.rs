@@ -14,14 +14,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ostler_protocol::SessionId;
+use rustix::process::{Resource, getrlimit};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::dial::{DialError, Resolver, SystemResolver, dial};
+use super::dial::{DialError, dial};
 use super::gate::{EgressGate, EgressRequest, GateVerdict, OpenGate, Protocol};
-use super::meter::{Counted, Meter};
+use super::lookup::{Lookups, Share, SystemResolver};
+use super::meter::{Account, Counted, Meter};
+use super::pace::{Pace, Rate};
+use super::relay::Rooms;
 use super::report::{Decision, Reporter, Verdict, shown};
 use crate::egress::{Allowed, Host, Policy, Wanted};
 use crate::telemetry::chain;
+
+/// Most connections of all doors together, beyond those that each one always has.
+const MOST_PLACES: usize = 4096;
 
 /// Longest wait for the gate.
 const GATE: Duration = Duration::from_secs(10);
@@ -32,17 +40,28 @@ pub struct Outside {
     /// What may leave.
     pub policy: Arc<Policy>,
     /// Who finds addresses.
-    pub resolver: Arc<dyn Resolver>,
+    pub lookups: Arc<Lookups>,
     /// Who else decides.
     pub gate: Arc<dyn EgressGate>,
+    /// Connections of all doors together, beyond those that each one always has.
+    pub places: Arc<Semaphore>,
 }
 
 impl Outside {
     /// By the rules of a policy, with the machine's resolver, and nobody else who decides.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy: Arc::new(policy), resolver: Arc::new(SystemResolver::default()), gate: Arc::new(OpenGate) }
+        let lookups = Arc::new(Lookups::new(Arc::new(SystemResolver)));
+        let places = Arc::new(Semaphore::new(places()));
+        Self { policy: Arc::new(policy), lookups, gate: Arc::new(OpenGate), places }
     }
+}
+
+/// How many connections all doors may have together beyond their own: each takes two descriptors, and a quarter of those that
+/// this process may open is for them.
+fn places() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files / 8).unwrap_or(usize::MAX).min(MOST_PLACES)
 }
 
 /// The way out of one sandbox.
@@ -50,6 +69,9 @@ pub(super) struct Egress {
     outside: Outside,
     session: SessionId,
     meter: Arc<Meter>,
+    rooms: Rooms,
+    share: Share,
+    pace: Pace,
     reporter: Arc<Reporter>,
 }
 
@@ -61,19 +83,40 @@ pub(super) struct Permit {
     allowed: Allowed,
 }
 
+impl Permit {
+    /// Whether it holds for some methods or paths only.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.allowed.narrow
+    }
+}
+
 /// Why something does not get through; reported already.
 #[derive(Debug)]
 pub(super) struct Stopped {
-    /// In words.
+    /// In words for the sandbox; what is reported may say more.
     pub(super) reason: String,
     /// Whether nobody forbade it: it was tried and failed.
     pub(super) failed: bool,
 }
 
 impl Egress {
-    pub(super) fn new(outside: Outside, session: SessionId, reporter: Arc<Reporter>) -> Self {
-        let meter = Arc::new(Meter::new(outside.policy.budget, Arc::clone(&reporter)));
-        Self { outside, session, meter, reporter }
+    pub(super) fn new(
+        outside: Outside,
+        session: SessionId,
+        account: Arc<Account>,
+        wishes: Rate,
+        reporter: Arc<Reporter>,
+    ) -> Self {
+        let meter = Arc::new(Meter::new(outside.policy.budget, account, Arc::clone(&reporter)));
+        Self {
+            outside,
+            session,
+            meter,
+            rooms: Rooms::default(),
+            share: Share::default(),
+            pace: Pace::new(wishes),
+            reporter,
+        }
     }
 
     pub(super) fn policy(&self) -> &Policy {
@@ -82,6 +125,20 @@ impl Egress {
 
     pub(super) fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// When the next request of HTTP may be answered.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Places for connections that all doors share.
+    pub(super) fn places(&self) -> &Arc<Semaphore> {
+        &self.outside.places
+    }
+
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// Decides about a wish.
@@ -110,14 +167,17 @@ impl Egress {
     /// Connects to what was permitted, and reports it.
     pub(super) async fn connect(&self, permit: &Permit) -> Result<Counted, Stopped> {
         let Permit { host, port, protocol, allowed } = permit;
-        match dial(&*self.outside.resolver, host, *port, allowed).await {
+        match dial((&self.outside.lookups, &self.share), host, *port, allowed).await {
             Ok(stream) => {
                 // Pieces of a conversation must not wait for each other.
                 let _ = stream.set_nodelay(true);
                 self.used(permit);
                 Ok(Counted::new(stream, Arc::clone(&self.meter), (host.clone(), *port)))
             }
-            Err(error) if error.is_refusal() => Err(self.stop(host, Some(*port), Some(*protocol), error.to_string())),
+            Err(error) if error.is_refusal() => {
+                let stopped = self.stop(host, Some(*port), Some(*protocol), error.to_string());
+                Err(Stopped { reason: error.told(), ..stopped })
+            }
             Err(error) => Err(self.fail(permit, &error)),
         }
     }
@@ -147,11 +207,10 @@ impl Egress {
     }
 
     fn fail(&self, permit: &Permit, error: &DialError) -> Stopped {
-        let reason = chain(error);
-        let verdict = Verdict::Failed { reason: reason.clone() };
+        let verdict = Verdict::Failed { reason: chain(error) };
         let (port, protocol) = (Some(permit.port), Some(permit.protocol));
         self.reporter.decided(Decision { host: permit.host.to_string(), port, protocol, verdict });
-        Stopped { reason, failed: true }
+        Stopped { reason: error.told(), failed: true }
     }
 }
 

@@ -3,82 +3,27 @@
 //! A name is resolved once for each connection. What answers may lie, change its mind or point inwards: no address is dialled
 //! that was not looked at, and none is resolved a second time.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::egress::{Allowed, Host, HostName, refused_range};
+use super::lookup::{Lookups, Share};
+use crate::egress::{Allowed, Host, refused_range};
+use crate::telemetry::chain;
 
-/// Longest wait for an answer of the resolver.
+/// Longest wait for an answer of the resolver, and for a place to ask it.
 const RESOLVE: Duration = Duration::from_secs(10);
 
 /// Longest wait for one address, and most addresses that are tried.
 const CONNECT: Duration = Duration::from_secs(10);
 const TRIES: usize = 4;
 
-/// Time that an answer is used again: the resolver does not say how long it holds.
-const KEEP: Duration = Duration::from_secs(20);
-
-/// Answers that are kept, and look-ups at the same time.
-const KEPT: usize = 512;
-const LOOKUPS: usize = 32;
-
-/// Finds the addresses of names.
-#[async_trait]
-pub trait Resolver: Send + Sync {
-    /// Addresses of a name, the preferred ones first.
-    async fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>>;
-}
-
 /// `EAFNOSUPPORT`: the machine does not have this family of addresses.
 const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-
-/// The resolver of the host's machine, with a small memory.
-#[derive(Debug)]
-pub struct SystemResolver {
-    known: Mutex<HashMap<HostName, (Instant, Vec<IpAddr>)>>,
-    places: Arc<Semaphore>,
-}
-
-impl Default for SystemResolver {
-    fn default() -> Self {
-        Self { known: Mutex::default(), places: Arc::new(Semaphore::new(LOOKUPS)) }
-    }
-}
-
-#[async_trait]
-impl Resolver for SystemResolver {
-    async fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
-        let fresh = |(at, addresses): &(Instant, Vec<IpAddr>)| (at.elapsed() < KEEP).then(|| addresses.clone());
-        if let Some(addresses) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(fresh) {
-            return Ok(addresses);
-        }
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
-        let asked = name.clone();
-        // Whoever asked may stop waiting; the thread goes on, and keeps its place until it is free.
-        let look_up = move || {
-            let _place = place;
-            (asked.as_str(), 0).to_socket_addrs().map(Vec::from_iter)
-        };
-        let found = tokio::task::spawn_blocking(look_up).await.map_err(io::Error::other)??;
-        let addresses: Vec<IpAddr> = found.into_iter().map(|address| address.ip()).collect();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KEPT {
-            known.retain(|_, (at, _)| at.elapsed() < KEEP);
-        }
-        if known.len() < KEPT {
-            known.insert(name.clone(), (Instant::now(), addresses.clone()));
-        }
-        Ok(addresses)
-    }
-}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -103,11 +48,20 @@ impl DialError {
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Range { .. })
     }
+
+    /// What the sandbox is told: the reason without the address, which says how the network outside is made.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Resolve(_) => chain(self),
+            Self::Range { kind, .. } => format!("its address is {kind}"),
+            Self::Connect { source, .. } => format!("it could not be reached: {source}"),
+        }
+    }
 }
 
 /// Connects to a host within what is allowed.
 pub(super) async fn dial(
-    resolver: &dyn Resolver,
+    (lookups, share): (&Arc<Lookups>, &Share),
     host: &Host,
     port: u16,
     allowed: &Allowed,
@@ -117,7 +71,7 @@ pub(super) async fn dial(
         Host::Address(address) => vec![*address],
         Host::Name(name) => {
             let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut));
-            timeout(RESOLVE, resolver.resolve(name)).await.unwrap_or_else(late).map_err(DialError::Resolve)?
+            timeout(RESOLVE, lookups.find(name, share)).await.unwrap_or_else(late).map_err(DialError::Resolve)?
         }
     };
     let mut last = DialError::Resolve(io::Error::other("it has no address"));
@@ -206,7 +160,7 @@ mod tests {
     fn the_machines_own_addresses_are_known_and_others_are_not_taken_for_them() {
         assert_eq!(own(Ipv4Addr::LOCALHOST.into()), Some("this machine's own"));
         assert_eq!(own(Ipv4Addr::new(1, 1, 1, 1).into()), None);
-        let none = Allowed { rule: String::new(), private: Vec::new(), addresses: Vec::new() };
+        let none = Allowed { rule: String::new(), narrow: false, private: Vec::new(), addresses: Vec::new() };
         assert_eq!(refused(Ipv4Addr::LOCALHOST.into(), &none), Some("loopback"));
         let opened = Allowed { private: vec!["127.0.0.0/8".parse().unwrap()], ..none };
         assert_eq!(refused(Ipv4Addr::LOCALHOST.into(), &opened), None);

@@ -3,11 +3,12 @@
 //! A name has an address that stands for it (see `leases`), one for IPv4 and one for IPv6; what its real addresses are is
 //! nobody's business in there. Of every other type a name has nothing: no HTTPS record leads to an encrypted greeting or to another
 //! address. Unknown names get NXDOMAIN, so that programs fail at once: on REFUSED the C library's resolver reports a temporary
-//! failure, which programs try again. What is no plain query is not answered at all.
+//! failure, which programs try again. What is no plain query is not answered at all. Queries wait for their turn: over UDP the kernel drops
+//! those for which there is no room, over TCP they wait in their connection.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use simple_dns::rdata::{A, AAAA, RData};
 use simple_dns::{CLASS, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE};
@@ -28,6 +29,17 @@ const MAX_QUERY: usize = 512;
 /// Time that an answer may be kept, in seconds.
 const KEEP: u32 = 60;
 
+/// What is known of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// The address that stands for it.
+    At(Ipv4Addr),
+    /// It exists, and no address is free for it now.
+    Full,
+    /// It does not exist.
+    Not,
+}
+
 /// The names that exist in a sandbox.
 #[derive(Clone, Copy)]
 pub(super) struct Names<'a> {
@@ -37,13 +49,17 @@ pub(super) struct Names<'a> {
 }
 
 impl Names<'_> {
-    fn resolve(self, name: &str) -> Option<Ipv4Addr> {
-        let name: HostName = name.parse().ok()?;
-        let leased = |name: HostName| {
-            let known = self.policy.knows(&Host::Name(name.clone()));
-            known.then(|| self.leases.lock().unwrap_or_else(PoisonError::into_inner).address(&name))
-        };
-        self.hosts.resolve(&name).or_else(|| leased(name))
+    fn resolve(self, name: &str) -> Known {
+        let Ok(name) = name.parse::<HostName>() else { return Known::Not };
+        if let Some(address) = self.hosts.resolve(&name) {
+            return Known::At(address);
+        }
+        if !self.policy.knows(&Host::Name(name.clone())) {
+            return Known::Not;
+        }
+        let keep = Duration::from_secs(KEEP.into());
+        let leased = self.leases.lock().unwrap_or_else(PoisonError::into_inner).address(&name, Instant::now(), keep);
+        leased.map_or(Known::Full, Known::At)
     }
 }
 
@@ -56,6 +72,7 @@ pub(super) async fn serve(socket: UdpSocket, inside: Arc<Inside>) {
             tokio::task::yield_now().await;
             continue;
         };
+        inside.queries.turn().await;
         let Some(bytes) = answer_and_report(&buffer[..length], &inside) else { continue };
         // A client that reads too slowly asks again; nobody waits for it here.
         let _ = socket.try_send_to(&bytes, client);
@@ -68,6 +85,7 @@ pub(super) async fn serve_stream(mut stream: TcpStream, inside: &Inside, idle: D
         let length = usize::from(stream.read_u16().await.ok()?);
         let mut query = vec![0; length];
         stream.read_exact(&mut query).await.ok()?;
+        inside.queries.turn().await;
         let answer = answer_and_report(&query, inside)?;
         let length = u16::try_from(answer.len()).ok()?;
         stream.write_all(&[&length.to_be_bytes()[..], &answer].concat()).await.ok()
@@ -98,12 +116,13 @@ struct Answer {
     bytes: Vec<u8>,
     /// Whether the name exists.
     known: bool,
-    /// The name, where it does not exist. An address for IPv6 is not asked for without one for IPv4: one report is enough.
+    /// The name, where it does not exist. An address for IPv6 is not asked for without one for IPv4, and a service (as apt asks for
+    /// one of every mirror) not without an address: one report is enough.
     refused: Option<String>,
 }
 
 /// Answers one query, or nothing that is malformed.
-fn answer(query: &[u8], resolve: impl Fn(&str) -> Option<Ipv4Addr>) -> Option<Answer> {
+fn answer(query: &[u8], resolve: impl Fn(&str) -> Known) -> Option<Answer> {
     if query.len() > MAX_QUERY || !is_plain(query) {
         return None;
     }
@@ -122,8 +141,8 @@ fn answer(query: &[u8], resolve: impl Fn(&str) -> Option<Ipv4Addr>) -> Option<An
         *reply.rcode_mut() = RCODE::NotImplemented;
     } else {
         let internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
-        match resolve(&name).filter(|_| internet) {
-            Some(address) => {
+        match if internet { resolve(&name) } else { Known::Not } {
+            Known::At(address) => {
                 known = true;
                 let wants = |kind| question.qtype == QTYPE::TYPE(kind) || question.qtype == QTYPE::ANY;
                 let v4 = wants(TYPE::A).then(|| RData::A(A::from(address)));
@@ -133,9 +152,11 @@ fn answer(query: &[u8], resolve: impl Fn(&str) -> Option<Ipv4Addr>) -> Option<An
                 reply.answers =
                     records.map(|data| ResourceRecord::new(question.qname.clone(), CLASS::IN, KEEP, data)).collect();
             }
-            None => {
+            Known::Full => *reply.rcode_mut() = RCODE::ServerFailure,
+            Known::Not => {
                 *reply.rcode_mut() = RCODE::NameError;
-                refused = (question.qtype != QTYPE::TYPE(TYPE::AAAA)).then(|| shown(&name));
+                let quiet = matches!(question.qtype, QTYPE::TYPE(TYPE::AAAA | TYPE::SRV));
+                refused = (!quiet).then(|| shown(&name));
             }
         }
     }
@@ -160,7 +181,7 @@ mod tests {
     use super::*;
     use crate::egress::Rule;
 
-    fn git(name: &str) -> Option<Ipv4Addr> {
+    fn git(name: &str) -> Known {
         let hosts = DoorHosts::new().with(DoorHost::GIT, axum::Router::new());
         let policy = Policy { rules: vec![Rule::new("*.example.net".parse().unwrap(), "a rule")], ..Policy::default() };
         let leases = Mutex::new(Leases::default());
@@ -193,7 +214,7 @@ mod tests {
     fn the_names_behind_the_door_exist_and_no_others() {
         let (v4, v6) = (vec!["198.18.0.1".to_owned()], vec!["fd6f:7374:6c65:72::c612:1".to_owned()]);
         let (a, aaaa, mx, https) = (TYPE::A.into(), TYPE::AAAA.into(), TYPE::MX.into(), TYPE::HTTPS.into());
-        let leased = git("crates.example.net").unwrap();
+        let Known::At(leased) = git("crates.example.net") else { panic!("it exists") };
         let table = [
             ("git.ostler.internal", a, CLASS::IN, (RCODE::NoError, v4.clone(), None)),
             ("GIT.Ostler.internal", a, CLASS::IN, (RCODE::NoError, v4.clone(), None)),
@@ -209,6 +230,7 @@ mod tests {
             ("git.ostler.internal", a, CLASS::CH, (RCODE::NameError, vec![], Some("git.ostler.internal".into()))),
             ("example.org", a, CLASS::IN, (RCODE::NameError, vec![], Some("example.org".into()))),
             ("example.org", aaaa, CLASS::IN, (RCODE::NameError, vec![], None)),
+            ("_http._tcp.example.org", TYPE::SRV.into(), CLASS::IN, (RCODE::NameError, vec![], None)),
             ("ostler.internal", a, CLASS::IN, (RCODE::NameError, vec![], Some("ostler.internal".into()))),
             ("x.git.ostler.internal", a, CLASS::IN, (RCODE::NameError, vec![], Some("x.git.ostler.internal".into()))),
         ];
@@ -237,6 +259,13 @@ mod tests {
         let mut looping = good[..12].to_vec();
         looping.extend([0xc0, 12, 0, 1, 0, 1]);
         assert_eq!(answer(&looping, git), None);
+    }
+
+    #[test]
+    fn a_name_for_which_no_address_is_free_is_no_name_that_does_not_exist() {
+        let answer = answer(&query("a.example", TYPE::A.into(), CLASS::IN), |_| Known::Full).unwrap();
+        assert_eq!(Packet::parse(&answer.bytes).unwrap().rcode(), RCODE::ServerFailure);
+        assert_eq!((answer.known, answer.refused), (false, None));
     }
 
     #[test]

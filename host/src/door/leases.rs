@@ -7,11 +7,12 @@
 //!
 //! The network is set aside for tests (RFC 2544) and routed nowhere. A name gets the same address again after a restart of
 //! the host, because the seat comes from its hash. Where all seats of a name are taken, or there are too many names, the one
-//! that was used longest ago loses its own: what is then sent to the old address is decided by the name in its greeting, which
-//! must agree with the new one, or refused.
+//! that was used longest ago loses its own, but not while somebody may still remember the answer of DNS: an address never stands for
+//! two names at a time. Where nobody may lose one, there is none for now.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -44,23 +45,30 @@ pub(super) struct Leases {
 struct Lease {
     name: HostName,
     used: u64,
+    /// Until when an answer of DNS holds.
+    until: Instant,
 }
 
 impl Leases {
-    /// The address of a name; it gets one where it has none.
-    pub(super) fn address(&mut self, name: &HostName) -> Ipv4Addr {
+    /// The address of a name, as an answer of DNS that may be kept for `keep`; it gets one where it has none.
+    pub(super) fn address(&mut self, name: &HostName, now: Instant, keep: Duration) -> Option<Ipv4Addr> {
         self.uses += 1;
         let choices = choices(name);
         let own = choices.iter().find(|seat| self.seats.get(seat).is_some_and(|lease| lease.name == *name));
         let free = || choices.iter().find(|seat| !self.seats.contains_key(seat));
-        let used = |seat: &&u32| self.seats.get(seat).map_or(0, |lease| lease.used);
-        let seat = own.or_else(free).or_else(|| choices.iter().min_by_key(used)).copied().unwrap_or(choices[0]);
+        let over = |lease: &Lease| lease.until <= now;
+        let last = || {
+            let over = choices.iter().filter(|seat| self.seats.get(seat).is_some_and(over));
+            over.min_by_key(|seat| self.seats.get(seat).map_or(0, |lease| lease.used))
+        };
+        let seat = *own.or_else(free).or_else(last)?;
         if self.seats.len() >= MOST && !self.seats.contains_key(&seat) {
-            let oldest = self.seats.iter().min_by_key(|(_, lease)| lease.used).map(|(seat, _)| *seat);
-            oldest.and_then(|seat| self.seats.remove(&seat));
+            let over = self.seats.iter().filter(|(_, lease)| over(lease));
+            let oldest = *over.min_by_key(|(_, lease)| lease.used)?.0;
+            self.seats.remove(&oldest);
         }
-        self.seats.insert(seat, Lease { name: name.clone(), used: self.uses });
-        Ipv4Addr::from_bits(FIRST + seat)
+        self.seats.insert(seat, Lease { name: name.clone(), used: self.uses, until: now + keep });
+        Some(Ipv4Addr::from_bits(FIRST + seat))
     }
 
     /// The name that an address stands for.
@@ -106,25 +114,32 @@ mod tests {
         text.parse().unwrap()
     }
 
+    const KEEP: Duration = Duration::from_secs(60);
+
+    /// The address of a name whose answer nobody keeps.
+    fn address(leases: &mut Leases, text: &str) -> Ipv4Addr {
+        leases.address(&name(text), Instant::now(), Duration::ZERO).unwrap()
+    }
+
     #[test]
     fn a_name_keeps_its_address_and_has_the_same_one_in_another_life() {
         let (mut leases, mut later) = (Leases::default(), Leases::default());
-        let address = leases.address(&name("example.org"));
-        let other = leases.address(&name("example.net"));
-        assert_ne!(address, other);
-        assert_eq!(leases.address(&name("EXAMPLE.org.")), address);
-        assert_eq!(leases.name(address), Some(name("example.org")));
-        assert_eq!(later.name(address), None);
-        assert_eq!(later.address(&name("example.org")), address);
+        let first = address(&mut leases, "example.org");
+        let other = address(&mut leases, "example.net");
+        assert_ne!(first, other);
+        assert_eq!(address(&mut leases, "EXAMPLE.org."), first);
+        assert_eq!(leases.name(first), Some(name("example.org")));
+        assert_eq!(later.name(first), None);
+        assert_eq!(address(&mut later, "example.org"), first);
     }
 
     #[test]
     fn no_two_names_share_an_address_and_there_are_never_too_many() {
         let mut leases = Leases::default();
         for number in 0..3 * MOST {
-            let name = name(&format!("n{number}.example.org"));
-            let address = leases.address(&name);
-            assert_eq!(leases.name(address), Some(name));
+            let text = format!("n{number}.example.org");
+            let address = address(&mut leases, &text);
+            assert_eq!(leases.name(address), Some(name(&text)));
             assert!(leases.seats.len() <= MOST);
             let [first, second, third, _] = address.octets();
             assert!(first == 198 && (18..=19).contains(&second) && (second, third) != (18, 0), "{address}");
@@ -134,14 +149,29 @@ mod tests {
     #[test]
     fn the_name_that_was_used_longest_ago_loses_its_address() {
         let mut leases = Leases::default();
-        let first = leases.address(&name("first.example"));
-        let second = leases.address(&name("second.example"));
+        let first = address(&mut leases, "first.example");
+        let second = address(&mut leases, "second.example");
         leases.name(first);
         (0..MOST - 1).for_each(|number| {
-            leases.address(&name(&format!("n{number}.example")));
+            address(&mut leases, &format!("n{number}.example"));
         });
         assert_eq!(leases.name(second), None);
         assert_eq!(leases.name(first), Some(name("first.example")));
+    }
+
+    #[test]
+    fn an_address_stands_for_no_other_name_while_its_answer_may_be_kept() {
+        let (mut leases, now) = (Leases::default(), Instant::now());
+        let given: Vec<_> =
+            (0..MOST).map(|number| (number, leases.address(&name(&format!("n{number}.example")), now, KEEP))).collect();
+        let late = now + KEEP - Duration::from_millis(1);
+        assert_eq!(leases.address(&name("more.example"), late, KEEP), None);
+        for (number, address) in given {
+            // Where all seats of a name are taken it has none, instead of another's.
+            let Some(address) = address else { continue };
+            assert_eq!(leases.name(address), Some(name(&format!("n{number}.example"))));
+        }
+        assert!(leases.address(&name("more.example"), now + KEEP, KEEP).is_some());
     }
 
     #[test]

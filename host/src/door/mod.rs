@@ -20,9 +20,12 @@ mod gate;
 mod greeting;
 mod hosts;
 mod leases;
+mod lookup;
 mod meter;
+mod pace;
 mod passage;
 mod proxy;
+mod relay;
 mod report;
 mod tcp;
 
@@ -38,16 +41,19 @@ use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use choke::Egress;
+use pace::Pace;
 use report::Reporter;
 use tcp::Inside;
 
 use crate::forge::{Access, Forge, git_router};
 
 pub use choke::Outside;
-pub use dial::{Resolver, SystemResolver};
 pub use gate::{EgressGate, EgressRequest, GateVerdict, OpenGate, Protocol};
 pub use hosts::{DoorHost, DoorHosts};
-pub use report::{Decision, DoorCounters, DoorEvent, Verdict};
+pub use lookup::{Lookups, Resolver, SystemResolver};
+pub use meter::{Account, Bytes};
+pub use pace::Rate;
+pub use report::{Decision, DoorCounters, DoorEvent, OTHERS, Verdict};
 pub use tcp::{Destination, DoorLimits};
 
 /// Why a door cannot be served.
@@ -111,10 +117,11 @@ impl fmt::Debug for Door {
 }
 
 impl Door {
-    /// Serves the door of a session's sandbox: `hosts` behind it, `outside` beyond. To be called within the runtime.
+    /// Serves the door of a session's sandbox: `hosts` behind it, `outside` beyond, whose bytes go to the session's
+    /// `account`. To be called within the runtime.
     pub fn open(
         sockets: DoorSockets,
-        session: SessionId,
+        (session, account): (SessionId, Arc<Account>),
         hosts: DoorHosts,
         outside: Outside,
         options: DoorOptions,
@@ -128,8 +135,10 @@ impl Door {
         let closed = CancellationToken::new();
         let inside = Arc::new(Inside {
             hosts: Arc::new(hosts),
-            egress: Arc::new(Egress::new(outside, session, Arc::clone(&reporter))),
+            egress: Arc::new(Egress::new(outside, session, account, options.limits.wishes, Arc::clone(&reporter))),
             leases: Mutex::default(),
+            queries: Pace::new(options.limits.queries),
+            accepted: Pace::new(options.limits.wishes),
             reporter: Arc::clone(&reporter),
             limits: options.limits,
             destination: options.destination,

@@ -10,24 +10,18 @@
 //!                       anything else ─► refused
 //! ```
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::io::AsyncWriteExt;
 
 use super::choke::{Egress, Stopped};
 use super::gate::Protocol;
 use super::greeting::{Greeting, Heard};
 use super::meter::Counted;
 use super::proxy;
+use super::relay::relay;
 use crate::egress::{Host, HostName, Wanted};
-
-/// Bytes that are copied at once in each direction.
-const COPIED: usize = 128 * 1024;
-
-/// Most time without any byte in either direction.
-const IDLE: Duration = Duration::from_secs(15 * 60);
 
 /// What a client of TLS is told that is refused: a fatal alert, "access denied". Source: RFC 8446, 6.2.
 const ACCESS_DENIED: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 49];
@@ -103,18 +97,4 @@ async fn tls(egress: &Egress, mut heard: Heard, goal: &Goal, name: Option<HostNa
 async fn through(egress: &Egress, host: &Host, port: u16, wanted: Wanted<'_>) -> Result<Counted, Stopped> {
     let permit = egress.admit(host, port, wanted).await?;
     egress.connect(&permit).await
-}
-
-/// Copies both ways until both have ended, nothing passes any more, or the budget is used up.
-async fn relay(egress: &Egress, mut heard: Heard, mut upstream: Counted) {
-    let activity = upstream.activity();
-    let copied = tokio::select! {
-        copied = copy_bidirectional_with_sizes(&mut heard, &mut upstream, COPIED, COPIED) => copied.map(drop),
-        () = activity.until_idle(IDLE) => Err(io::ErrorKind::TimedOut.into()),
-        () = egress.meter().until_spent() => Err(io::ErrorKind::QuotaExceeded.into()),
-    };
-    if let Err(error) = copied {
-        tracing::debug!(%error, "a connection to the outside was cut");
-        heard.stream.reset_on_close();
-    }
 }

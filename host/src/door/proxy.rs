@@ -16,7 +16,7 @@ use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use axum::http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -44,6 +44,19 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::PROXY_AUTHORIZATION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+];
+
+/// Headers by which some servers take another method or path than those of the request.
+const OVERRIDES: [&str; 9] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-forwarded-uri",
+    "x-forwarded-method",
 ];
 
 /// Most time without any byte from the other end while an answer is awaited or read.
@@ -130,6 +143,7 @@ impl Connection {
     }
 
     async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, No> {
+        self.egress.pace().turn().await;
         let goal = self.goal(&request)?;
         if let For::Anyone(hosts) = &self.whom
             && let Some(service) = hosts.by_name(&goal.host, goal.port)
@@ -139,6 +153,12 @@ impl Connection {
         let Goal { host, port } = &goal;
         let wanted = Wanted::Http { method: request.method().as_str(), path: request.uri().path() };
         let permit = self.egress.admit(host, *port, wanted).await?;
+        if permit.is_narrow()
+            && let Some(header) = OVERRIDES.iter().find(|header| request.headers().contains_key(**header))
+        {
+            let text = format!("the rule for this host is about methods or paths, and `{header}` may mean others");
+            return Err(self.egress.stop(host, Some(*port), Some(Protocol::Http), text).into());
+        }
         rewrite(&mut request, &goal)?;
         let mut kept = self.kept.lock().await;
         let again = kept.take_if(|(at, on, sender)| at == host && on == port && !sender.is_closed());
@@ -313,10 +333,15 @@ fn place(authority: &Authority, default_port: u16) -> Option<Goal> {
 /// Makes of a request what is sent on.
 fn rewrite(request: &mut Request<Incoming>, goal: &Goal) -> Result<(), No> {
     let malformed = |_| No::new(StatusCode::BAD_REQUEST, "the request's address is malformed");
+    // hyper leaves out the body of a GET whose length it does not know, unless it is told that there is one.
+    let unknown_length = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(path);
     *request.version_mut() = Version::HTTP_11;
     strip(request.headers_mut());
+    if unknown_length {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     // hyper has said yes to it already.
     request.headers_mut().remove(header::EXPECT);
     let bracketed = match &goal.host {

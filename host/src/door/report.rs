@@ -3,7 +3,7 @@
 //! ```text
 //!  a decision that is new in this window ──► told at once
 //!  the same again ──────────────────────────► counted, told with its number at the end of the window
-//!  more different ones than a window holds ─► counted together
+//!  more different ones than a window holds ─► counted together; what was allowed by its rule, and never in the places of refusals
 //! ```
 
 use std::collections::HashMap;
@@ -20,11 +20,17 @@ use crate::telemetry::{label, metrics};
 /// Length of a window.
 pub(super) const WINDOW: Duration = Duration::from_secs(30);
 
-/// Decisions that a window tells apart, and places of which it counts the bytes.
+/// Refusals that a window tells apart, and places of which it counts the bytes.
 const DISTINCT: usize = 32;
 
+/// Hosts and ports that were allowed that a window tells apart.
+const DISTINCT_ALLOWED: usize = 128;
+
+/// The place of bytes that are not counted by host, with port 0.
+pub const OTHERS: &str = "other hosts";
+
 /// Reports that a slow reader may be behind.
-const BEHIND: usize = 256;
+const BEHIND: usize = 1024;
 
 /// Longest text in a report; the longest name that DNS knows.
 const MAX_TEXT: usize = 255;
@@ -39,13 +45,13 @@ pub enum DoorEvent {
         /// How often.
         times: u64,
     },
-    /// Connections that ended.
+    /// Connections that ended, and what passed over those that go on.
     Traffic {
         /// The host at their other end.
         host: String,
         /// Its port.
         port: u16,
-        /// How many.
+        /// How many ended.
         connections: u64,
         /// Bytes from the sandbox.
         up: u64,
@@ -168,11 +174,12 @@ impl Reporter {
         }
     }
 
-    /// A connection to the outside ended.
-    pub(super) fn closed(&self, host: &Host, port: u16, up: u64, down: u64) {
+    /// Connections to the outside that ended (or none, where one goes on), bytes up and down.
+    pub(super) fn passed(&self, host: &Host, port: u16, sums: [u64; 3]) {
+        let [_, up, down] = sums;
         metrics().egress_bytes.add(up, &[label("direction", "up")]);
         metrics().egress_bytes.add(down, &[label("direction", "down")]);
-        self.state().journal.closed(host.to_string(), port, up, down);
+        self.state().journal.passed(host.to_string(), port, sums);
     }
 
     /// Tells it. Nobody need be listening.
@@ -221,6 +228,8 @@ pub(super) fn shown(text: &str) -> String {
 struct Journal {
     /// Decisions of this window, with how often each was taken and not told.
     decisions: HashMap<Decision, u64>,
+    /// The same for what was allowed.
+    allowed: HashMap<Decision, u64>,
     /// Connections that ended, by host and port: how many, and their bytes.
     traffic: HashMap<(String, u16), [u64; 3]>,
     unlisted: u64,
@@ -228,28 +237,34 @@ struct Journal {
 
 impl Journal {
     /// Takes note of a decision and returns it where it is to be told at once.
-    fn decided(&mut self, decision: Decision) -> Option<Decision> {
-        if let Some(untold) = self.decisions.get_mut(&decision) {
-            *untold += 1;
-            None
-        } else if self.decisions.len() >= DISTINCT {
+    fn decided(&mut self, mut decision: Decision) -> Option<Decision> {
+        let is_allowed = matches!(decision.verdict, Verdict::Allowed { .. });
+        let (places, most) =
+            if is_allowed { (&mut self.allowed, DISTINCT_ALLOWED) } else { (&mut self.decisions, DISTINCT) };
+        if is_allowed && places.len() >= most && !places.contains_key(&decision) {
+            // There are only so many rules and protocols.
+            (decision.host, decision.port) = (OTHERS.to_owned(), None);
+        } else if places.len() >= most && !places.contains_key(&decision) {
             self.unlisted += 1;
-            None
-        } else {
-            self.decisions.insert(decision.clone(), 0);
-            Some(decision)
+            return None;
         }
+        if let Some(untold) = places.get_mut(&decision) {
+            *untold += 1;
+            return None;
+        }
+        places.insert(decision.clone(), 0);
+        Some(decision)
     }
 
-    fn closed(&mut self, host: String, port: u16, up: u64, down: u64) {
+    fn passed(&mut self, host: String, port: u16, more: [u64; 3]) {
         let place = (host, port);
         let place = if self.traffic.len() < DISTINCT || self.traffic.contains_key(&place) {
             place
         } else {
-            ("other hosts".to_owned(), 0)
+            (OTHERS.to_owned(), 0)
         };
         let sums = self.traffic.entry(place).or_default();
-        for (sum, more) in sums.iter_mut().zip([1, up, down]) {
+        for (sum, more) in sums.iter_mut().zip(more) {
             *sum += more;
         }
     }
@@ -258,7 +273,7 @@ impl Journal {
     fn turn(&mut self) -> Vec<DoorEvent> {
         let told = std::mem::take(self);
         let mut decisions: Vec<(Decision, u64)> =
-            told.decisions.into_iter().filter(|(_, untold)| *untold > 0).collect();
+            told.decisions.into_iter().chain(told.allowed).filter(|(_, untold)| *untold > 0).collect();
         decisions.sort_by(|(a, _), (b, _)| (&a.host, a.port).cmp(&(&b.host, b.port)));
         let mut traffic: Vec<_> = told.traffic.into_iter().collect();
         traffic.sort();
@@ -304,9 +319,25 @@ mod tests {
     }
 
     #[test]
+    fn refusals_never_hide_what_was_allowed() {
+        let allowed = |host: &str, port| {
+            let verdict = Verdict::Allowed { rule: "a rule".into() };
+            Decision { host: host.into(), port, protocol: Some(Protocol::Tls), verdict }
+        };
+        let mut journal = Journal::default();
+        (0..1000).for_each(|number| drop(journal.decided(refused(&format!("{number}.example")))));
+        assert_eq!(journal.decided(allowed("a.example", Some(443))), Some(allowed("a.example", Some(443))));
+        let told = (0..1000).filter_map(|number| journal.decided(allowed(&format!("{number}.example"), Some(443))));
+        assert_eq!(told.last(), Some(allowed(OTHERS, None)), "the rest by its rule");
+        let rest = 1000 - DISTINCT_ALLOWED as u64;
+        let counted = DoorEvent::Decided { decision: allowed(OTHERS, None), times: rest };
+        assert!(journal.turn().contains(&counted));
+    }
+
+    #[test]
     fn bytes_are_summed_by_place_and_the_places_are_few() {
         let mut journal = Journal::default();
-        (0..3).for_each(|_| journal.closed("a.example".into(), 443, 10, 100));
+        (0..3).for_each(|_| journal.passed("a.example".into(), 443, [1, 10, 100]));
         let traffic = |host: &str, port, connections, up, down| DoorEvent::Traffic {
             host: host.into(),
             port,
@@ -315,7 +346,7 @@ mod tests {
             down,
         };
         assert_eq!(journal.turn(), [traffic("a.example", 443, 3, 30, 300)]);
-        (0..1000).for_each(|number| journal.closed(format!("{number}.example"), 443, 1, 1));
+        (0..1000).for_each(|number| journal.passed(format!("{number}.example"), 443, [1, 1, 1]));
         let told = journal.turn();
         assert_eq!(told.len(), DISTINCT + 1);
         let rest = 1000 - DISTINCT as u64;

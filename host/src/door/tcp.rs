@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
@@ -28,6 +29,7 @@ use super::dns::Names;
 use super::greeting::{Duplex, Heard};
 use super::hosts::{DoorHost, DoorHosts, PROXY_PORT};
 use super::leases::{Leases, in_v4};
+use super::pace::{Pace, Rate};
 use super::passage::{Goal, pass};
 use super::report::{Decision, Reporter, Verdict};
 use super::{dns, proxy};
@@ -64,6 +66,12 @@ pub(super) fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr>
 pub struct DoorLimits {
     /// Connections at the same time (256).
     pub connections: usize,
+    /// Those of them that it has however many the other sandboxes have (16).
+    pub own: usize,
+    /// New connections, and requests of HTTP (500 in a second of each).
+    pub wishes: Rate,
+    /// Queries of DNS (200 in a second).
+    pub queries: Rate,
     /// Time in which the head of a request must have come, counted from the connection or the request before it (30 s).
     pub idle: Duration,
     /// Longest life of a connection to a service (20 minutes: more than the longest transfer of the forge).
@@ -72,7 +80,14 @@ pub struct DoorLimits {
 
 impl Default for DoorLimits {
     fn default() -> Self {
-        Self { connections: 256, idle: Duration::from_secs(30), life: Duration::from_secs(20 * 60) }
+        Self {
+            connections: 256,
+            own: 16,
+            wishes: Rate::per_second(500),
+            queries: Rate::per_second(200),
+            idle: Duration::from_secs(30),
+            life: Duration::from_secs(20 * 60),
+        }
     }
 }
 
@@ -81,6 +96,8 @@ pub(super) struct Inside {
     pub(super) hosts: Arc<DoorHosts>,
     pub(super) egress: Arc<Egress>,
     pub(super) leases: Mutex<Leases>,
+    pub(super) queries: Pace,
+    pub(super) accepted: Pace,
     pub(super) reporter: Arc<Reporter>,
     pub(super) limits: DoorLimits,
     pub(super) destination: Destination,
@@ -90,6 +107,15 @@ impl Inside {
     /// The names that exist in the sandbox.
     pub(super) fn names(&self) -> Names<'_> {
         Names { hosts: &self.hosts, policy: self.egress.policy(), leases: &self.leases }
+    }
+
+    /// The place of a further connection: one of its own while it has few, else one of those that all doors share.
+    fn place(&self, open: usize) -> Result<Option<OwnedSemaphorePermit>, &'static str> {
+        if open < self.limits.own {
+            return Ok(None);
+        }
+        let place = Arc::clone(self.egress.places()).try_acquire_owned();
+        place.map(Some).map_err(|_| "the sandboxes of this host have too many connections open")
     }
 
     fn refuse(&self, stream: &TcpStream, host: String, port: Option<u16>, reason: &str) {
@@ -107,6 +133,7 @@ pub(super) async fn serve(listener: TcpListener, inside: Arc<Inside>) {
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
+        inside.accepted.turn().await;
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -120,9 +147,16 @@ pub(super) async fn serve(listener: TcpListener, inside: Arc<Inside>) {
                 let reason = "the sandbox has too many connections open";
                 inside.refuse(&stream, to.ip().to_string(), Some(to.port()), reason);
             }
-            Ok(to) => {
-                connections.spawn(connection(Arc::clone(&inside), stream, to));
-            }
+            Ok(to) => match inside.place(connections.len()) {
+                Ok(place) => {
+                    let connection = connection(Arc::clone(&inside), stream, to);
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(reason) => inside.refuse(&stream, to.ip().to_string(), Some(to.port()), reason),
+            },
             Err(_) => inside.refuse(&stream, "unknown".to_owned(), None, "nobody knows where the connection was going"),
         }
     }
@@ -142,7 +176,7 @@ async fn connection(inside: Arc<Inside>, stream: TcpStream, to: SocketAddr) {
         if let Some(router) = hosts.service(behind) {
             reporter.served();
             // Over time it ends.
-            let _ = timeout(limits.life, service(stream, router, limits.idle)).await;
+            let _ = timeout(limits.life, service(stream, router, egress, limits.idle)).await;
             return;
         }
         if behind == SocketAddrV4::new(DoorHost::PROXY.address, PROXY_PORT) {
@@ -158,8 +192,14 @@ async fn connection(inside: Arc<Inside>, stream: TcpStream, to: SocketAddr) {
     pass(Arc::clone(egress), Heard::new(Box::new(stream)), Goal { host, port: to.port() }, limits.idle).await;
 }
 
-async fn service(stream: TcpStream, service: Router, idle: Duration) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| service.clone().oneshot(request.map(Body::new)));
+async fn service(stream: TcpStream, service: Router, egress: &Egress, idle: Duration) {
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let service = service.clone();
+        async {
+            egress.pace().turn().await;
+            service.oneshot(request.map(Body::new)).await
+        }
+    });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER).max_headers(HEADERS);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {

@@ -21,7 +21,7 @@ pub struct Policy {
     pub budget: Budget,
 }
 
-/// Most bytes of one sandbox; none means no limit.
+/// Most bytes of one session; none means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
     /// From the sandbox to the outside.
@@ -74,6 +74,8 @@ pub enum Wanted<'a> {
 pub struct Allowed {
     /// The rule, in the words of the configuration.
     pub rule: String,
+    /// Whether the rule is about some methods or paths only.
+    pub narrow: bool,
     /// Ranges beside the public ones into which the host may resolve: of all rules about it.
     pub private: Vec<IpNet>,
     /// Addresses of the host, in the place of what DNS says; it is asked where there are none.
@@ -136,6 +138,7 @@ impl Policy {
                 Ok(()) => {
                     return Ok(Allowed {
                         rule: rule.origin.clone(),
+                        narrow: !rule.methods.is_empty() || !rule.paths.is_empty(),
                         private: about().flat_map(|rule| rule.private.iter().copied()).collect(),
                         addresses: about().flat_map(|rule| rule.addresses.iter().copied()).collect(),
                     });

@@ -35,6 +35,7 @@ use super::services::Services;
 use super::state::{Act, Input, Prompt, State, Step, Workspace as Phase};
 use super::{effects, egress};
 use crate::agent::tools::Lost;
+use crate::door::Account;
 use crate::workspace::{Workspace, chain};
 
 /// Messages that may wait for one actor.
@@ -64,6 +65,8 @@ pub(super) struct Actor {
     acts: JoinSet<()>,
     /// Cancelled when the turn is stopped; a new one for each turn.
     cancel: CancellationToken,
+    /// What the session has used of the network, which may be more than the log says yet.
+    account: Arc<Account>,
     workspace: Option<Arc<Workspace>>,
     /// The last end of a sandbox that was not ours: it may be that of one that is still on its way to us.
     unclaimed_death: Option<Death>,
@@ -98,6 +101,7 @@ impl Actor {
         session: SessionId,
         services: Arc<Services>,
         folded: Folded,
+        account: Arc<Account>,
         workspace: Option<Arc<Workspace>>,
     ) -> Handle {
         let Folded { state, head, created_at_ms, updated_at_ms } = folded;
@@ -121,6 +125,7 @@ impl Actor {
             asked: VecDeque::new(),
             acts: JoinSet::new(),
             cancel: CancellationToken::new(),
+            account,
             workspace,
             unclaimed_death: None,
             generation,
@@ -143,7 +148,7 @@ impl Actor {
         }
         while let Some(message) = self.next().await {
             if matches!(message, Message::Quit) {
-                return;
+                return self.close_account().await;
             }
             if let Err(broken) = self.handle(message).await {
                 self.fall_asleep(&broken).await;
@@ -226,6 +231,20 @@ impl Actor {
                 Message::Input(_) | Message::Workspace { .. } | Message::Note { .. } | Message::Died(_) => {}
                 asked => self.asked.push_back(asked),
             }
+        }
+    }
+
+    fn follow(&self, workspace: &Workspace) {
+        tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone(), self.state.network));
+    }
+
+    /// Puts down what has passed and is not in the log yet, so that the next host goes on from there.
+    async fn close_account(&mut self) {
+        let untold = egress::untold(self.account.passed(), self.state.network.passed);
+        if self.wakefulness == Wakefulness::Awake
+            && let Err(Broken(error)) = self.append(untold.into_iter().collect()).await
+        {
+            tracing::error!(session = %self.session, error = %chain(&error), "what passed last is not in the log");
         }
     }
 
@@ -379,6 +398,7 @@ impl Actor {
             cancel: self.cancel.clone(),
             workspace: self.workspace.clone(),
             had_workspace: self.state.had_workspace,
+            account: Arc::clone(&self.account),
             deltas: self.deltas.clone(),
             mailbox: self.mailbox.clone(),
         };

@@ -4,6 +4,7 @@
 //! call do is in [`super::tool_calls`], those around the model are in [`super::model_calls`], what publishing does in [`super::publish`].
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -112,7 +113,7 @@ async fn supervise(job: Job, last_words: Option<Input>, work: impl Future<Output
 }
 
 async fn start_workspace(job: Job) -> Option<Input> {
-    let purpose = match purpose(&job.identity) {
+    let purpose = match purpose(&job.identity, Arc::clone(&job.account)) {
         Ok(purpose) => purpose,
         Err(error) => {
             return Some(Input::WorkspaceLost { code: ErrorCode::Internal, reason: chain(&error), cut_off: None });

@@ -1,12 +1,13 @@
 //! The state as a fold over events: what a restarted host knows is what the log says.
 
 use ostler_protocol::api::{PromptAccepted, REMEMBERED_KEYS};
-use ostler_protocol::event::{ModelStop, RequestKey, ToolCall, TurnOutcome, Usage};
+use ostler_protocol::event::{EgressVerdict, ModelStop, RequestKey, ToolCall, TurnOutcome, Usage};
 use ostler_protocol::{EventBody, PromptId};
 
 use super::state::{Identity, Keyed, Prompt, Stage, State, Turn, Workspace};
 use crate::agent::compaction;
 use crate::agent::message::Message;
+use crate::door::Bytes;
 
 /// Longest title, in characters.
 const TITLE_LENGTH: usize = 80;
@@ -94,11 +95,14 @@ impl State {
             }
             EventBody::PublishSkipped { .. } => self.publishing = None,
             EventBody::BranchPushed { commit, .. } => self.pushed = Some(commit.clone()),
-            EventBody::Decided { .. }
-            | EventBody::EgressDecided { .. }
-            | EventBody::EgressTraffic { .. }
-            | EventBody::Notice { .. }
-            | EventBody::Unknown => {}
+            EventBody::EgressDecided { verdict: EgressVerdict::Allowed, .. } => self.network.passages += 1,
+            EventBody::EgressDecided { .. } => self.network.refusals += 1,
+            EventBody::EgressTraffic { bytes_up, bytes_down, .. } => {
+                self.network.passages += 1;
+                let Bytes { up, down } = &mut self.network.passed;
+                (*up, *down) = (up.saturating_add(*bytes_up), down.saturating_add(*bytes_down));
+            }
+            EventBody::Decided { .. } | EventBody::Notice { .. } | EventBody::Unknown => {}
             EventBody::ProcessStarted { .. } | EventBody::TerminalOpened { .. } | EventBody::PreviewOpened { .. } => {}
         }
     }

@@ -12,6 +12,7 @@ use super::mailbox::{Death, Message};
 use super::services::Services;
 use super::state::{Fragment, Identity, Input};
 use crate::agent::tools::Lost;
+use crate::door::Account;
 use crate::forge::NameError;
 use crate::plugins::{Decision, Generation, Scope};
 use crate::workspace::{Purpose, Workspace};
@@ -28,6 +29,8 @@ pub(super) struct Job {
     pub(super) workspace: Option<Arc<Workspace>>,
     /// Whether the session ever had a workspace, so that its files hold work.
     pub(super) had_workspace: bool,
+    /// What the session has used of the network.
+    pub(super) account: Arc<Account>,
     pub(super) deltas: broadcast::Sender<Delta>,
     pub(super) mailbox: mpsc::Sender<Message>,
 }
@@ -91,9 +94,10 @@ async fn give_up(
 }
 
 /// What the workspace of a session is for.
-pub(super) fn purpose(identity: &Identity) -> Result<Purpose, NameError> {
+pub(super) fn purpose(identity: &Identity, account: Arc<Account>) -> Result<Purpose, NameError> {
     Ok(Purpose {
         session: identity.id,
+        account,
         repository: identity.repository.parse()?,
         base_branch: identity.base_branch.clone(),
         base_commit: identity.base_commit.clone(),

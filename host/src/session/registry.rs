@@ -19,6 +19,7 @@ use super::log::{fold, view};
 use super::mailbox::{Handle, Message, Reply};
 use super::services::Services;
 use super::state::{Prompt, Workspace as Phase};
+use crate::door::Account;
 use crate::forge::RepositoryName;
 use crate::workspace::{Workspace, chain};
 
@@ -228,8 +229,11 @@ impl Registry {
             return Err(stopping());
         }
         let folded = fold(&self.services, session).await?.ok_or_else(|| unknown(session))?;
+        let account = Arc::new(Account::new(folded.state.network.passed));
         let workspace = match &folded.state.session {
-            Some(identity) if folded.state.workspace == Phase::Ready => self.reclaim(identity).await,
+            Some(identity) if folded.state.workspace == Phase::Ready => {
+                self.reclaim(identity, Arc::clone(&account)).await
+            }
             _ => {
                 // Nobody can say how much of the repository is in one that was being filled.
                 if let Err(error) = self.services.workspaces.abandon(session).await {
@@ -238,11 +242,11 @@ impl Registry {
                 None
             }
         };
-        Ok(Actor::start(session, Arc::clone(&self.services), folded, workspace))
+        Ok(Actor::start(session, Arc::clone(&self.services), folded, account, workspace))
     }
 
-    async fn reclaim(&self, identity: &super::state::Identity) -> Option<Arc<Workspace>> {
-        let purpose = purpose(identity).ok()?;
+    async fn reclaim(&self, identity: &super::state::Identity, account: Arc<Account>) -> Option<Arc<Workspace>> {
+        let purpose = purpose(identity, account).ok()?;
         match self.services.workspaces.reclaim(&purpose).await {
             Ok(workspace) => workspace,
             Err(error) => {

@@ -9,6 +9,7 @@ use ostler_protocol::event::{
 use ostler_protocol::{CallId, DecisionId, ErrorCode, EventBody, PromptId, PullRequestId, SessionId, TurnId};
 
 use crate::agent::message::Message;
+use crate::door::Bytes;
 
 /// Everything known of a session.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,6 +48,19 @@ pub struct State {
     pub seq: u64,
     /// The last prompts that came with a key, oldest first.
     pub keyed: VecDeque<Keyed>,
+    /// What its sandboxes did on the network, all together.
+    pub network: Network,
+}
+
+/// What the log says of the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Events about what was refused or failed.
+    pub refusals: usize,
+    /// Those about what was allowed and what passed.
+    pub passages: usize,
+    /// Bytes that passed.
+    pub passed: Bytes,
 }
 
 /// What a session is about.

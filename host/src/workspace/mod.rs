@@ -25,7 +25,7 @@ use tokio::sync::OnceCell;
 
 use crate::agent::tools::Lost;
 use crate::config::SandboxLimits;
-use crate::door::{Door, DoorEvent, DoorOptions, DoorSockets, Outside};
+use crate::door::{Account, Door, DoorEvent, DoorOptions, DoorSockets, Outside};
 use crate::forge::{Access, Forge, RepositoryName};
 
 pub use background::{Background, Begun};
@@ -76,6 +76,8 @@ struct Inner {
 pub struct Purpose {
     /// Whose it is; also the name of the sandbox.
     pub session: SessionId,
+    /// What the session has used of the network so far.
+    pub account: Arc<Account>,
     /// Repository in it.
     pub repository: RepositoryName,
     /// Branch that the work starts from.
@@ -232,7 +234,8 @@ impl Workspaces {
         };
         let sockets = DoorSockets { tcp: started.door_tcp, dns: started.door_dns, dns_v6: started.door_dns_v6 };
         let (services, outside) = (Door::services(self.inner.forge.clone(), access), self.inner.outside.clone());
-        let door = Door::open(sockets, purpose.session, services, outside, DoorOptions::default())
+        let whose = (purpose.session, Arc::clone(&purpose.account));
+        let door = Door::open(sockets, whose, services, outside, DoorOptions::default())
             .map_err(|source| WorkspaceError::Door { source })?;
         let guest = Guest::connect(started.control, self.inner.epoch, Deadlines::default())
             .await

@@ -160,7 +160,11 @@ async fn serve(family: u8) -> Result<(Host, SessionId, PreviewView)> {
 
 /// Sends bytes as they are, with `Connection: close` among them, and gives all that comes back.
 async fn raw(host: &Host, request: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(host.client.url.trim_start_matches("http://")).await?;
+    raw_at(host.client.url.trim_start_matches("http://"), request).await
+}
+
+async fn raw_at(address: &str, request: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await??;
@@ -192,6 +196,12 @@ async fn a_port_of_a_sandbox_is_seen_in_a_browser_under_an_origin_of_its_own() -
     assert!(seen.contains("cookie: app=1\n") && seen.contains("x-own: 1\n"), "{seen}");
     assert!(!seen.contains(&host.client.token) && !seen.contains(cookie), "{seen}");
     assert!(seen.contains("set-cookie: app=1\r\n"), "{seen}");
+    // A browser may try the other address of loopback first: nobody else is there.
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        let port = host.client.url.rsplit(':').next().context("a port")?;
+        let seen = raw_at(&format!("[::1]:{port}"), &get(&preview, "/six", &headers)).await?;
+        assert!(seen.contains("GET /six\n"), "{seen}");
+    }
     let moved = raw(&host, &get(&preview, "/moved", &headers)).await?;
     assert!(moved.contains("location: /there\r\n"), "{moved}");
     let post = format!(

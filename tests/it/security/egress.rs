@@ -101,7 +101,7 @@ async fn what_is_allowed_is_reached_by_every_process_with_the_operators_certific
     assert!(output(7).contains("web GET /y"), "{outputs:#?}");
     assert!(output(8).contains("no rule allows this host"), "{outputs:#?}");
     assert!(output(9).contains("alert"), "{outputs:#?}");
-    assert!(output(10).contains("alert") && output(10).contains("its address 127.0.0.1 is loopback"), "{outputs:#?}");
+    assert!(output(10).contains("alert") && output(10).contains("its address is loopback"), "{outputs:#?}");
     assert!(output(11).contains("busy") && output(11).ends_with("9\n"), "{outputs:#?}");
     assert_eq!(output(12).trim(), "cloned", "{outputs:#?}");
     let (allowed, refused) = (EgressVerdict::Allowed, EgressVerdict::Refused);
@@ -193,5 +193,43 @@ async fn a_scan_from_inside_finds_nothing_but_the_door() -> Result<()> {
     let left: Vec<&&str> = lines.iter().filter(|line| line.ends_with("left")).collect();
     assert_eq!(left, Vec::<&&str>::new(), "{output}");
     assert_eq!(lines.iter().filter(|line| line.contains(" stayed ")).count(), 10, "{output}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_budget_goes_on_where_an_earlier_sandbox_and_an_earlier_host_left_it() -> Result<()> {
+    const PIECE: usize = 10 << 20;
+    let router = Router::new().fallback(async || vec![b'x'; PIECE]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let config = format!("egress.bytes_down = \"16M\"\n{}", here("web.example", port, ""));
+    let fetch = script::shell(&format!("curl -s -m 20 http://web.example:{port}/ | wc -c"));
+    let turns = script::script(&[&fetch, script::END, &fetch, script::END]);
+    let mut host = Host::start(HostOptions { script: turns, config, ..HostOptions::default() }).await?;
+    Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?;
+    let session = host.client.create_session("demo").await?.id;
+    let mut fetched = Vec::new();
+    for _ in 0..2 {
+        host.client.prompt(session, "fetch").await?;
+        let events = host.client.wait_until_idle(session).await?;
+        fetched.push(tool_outputs(&events).pop().context("the command ran")?.trim().parse::<usize>()?);
+        // Ends the sandbox too.
+        assert_eq!(host.stop()?, Some(0), "{}", host.log());
+        host.launch().await?;
+    }
+    assert_eq!(fetched[0], PIECE);
+    // What the heads of the answers take is less than this.
+    let left = (16 << 20) - PIECE;
+    assert!((left - 4096..left).contains(&fetched[1]), "{fetched:?}, {left} were left");
+    let events = host.client.wait_until_idle(session).await?;
+    let closed = "the network is closed: the session has received the 16777216 bytes that it may";
+    assert!(
+        events.iter().any(|event| matches!(&event.body, EventBody::Notice { text } if text == closed)),
+        "{events:#?}"
+    );
+    let down =
+        |event: &Event| if let EventBody::EgressTraffic { bytes_down, .. } = &event.body { *bytes_down } else { 0 };
+    assert_eq!(events.iter().map(down).sum::<u64>(), 16 << 20, "the log has every byte");
     Ok(())
 }

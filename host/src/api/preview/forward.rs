@@ -3,6 +3,7 @@
 //! Each request has a connection of its own: a sandbox gains nothing from holding one open. Bodies are streamed both ways and
 //! never held; who does not read holds up only itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,8 +15,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use ostler_protocol::ErrorCode;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
-use super::{Admitted, Preview, cookie_name, headers, page};
+use super::{Admitted, Preview, cookie_name, headers, page, tunnel};
 use crate::api::ApiState;
 use crate::telemetry::chain;
 
@@ -50,7 +52,7 @@ pub(super) async fn forward(
     *request.uri_mut() = target;
     let upgrade = headers::upgrade(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
     headers::request(request.headers_mut(), preview.port, &cookie_name(id), |text| state.token.matches(text));
-    match ask(state, stream, request, upgrade).await {
+    match ask(state, stream, request, upgrade, &preview.tunnels).await {
         Ok(mut response) => {
             headers::response(response.headers_mut(), preview.port);
             if let Admitted::ByKey { cookie, .. } = &admitted
@@ -70,6 +72,7 @@ async fn ask(
     stream: TcpStream,
     request: Request,
     upgrade: Option<OnUpgrade>,
+    own: &Arc<Semaphore>,
 ) -> Result<Response, String> {
     let broke = |error: hyper::Error| format!("did not answer properly: {}", chain(&error));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
@@ -86,24 +89,24 @@ async fn ask(
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = upgrade else { return Err("switched protocols though nobody asked".to_owned()) };
-        let Ok(place) = state.previews.tunnels.clone().try_acquire_owned() else {
-            return Err("could not be connected: too many previews have open WebSockets".to_owned());
-        };
+        let places = [own, &state.previews.tunnels].map(|places| Arc::clone(places).try_acquire_owned());
+        if places.iter().any(Result::is_err) {
+            return Err("could not be connected: previews have too many open WebSockets".to_owned());
+        }
         let (server, stopping) = (hyper::upgrade::on(&mut response), state.stopping.clone());
         tokio::spawn(async move {
-            let _place = place;
+            let _places = places;
             tokio::select! {
                 () = stopping.cancelled() => {}
-                () = tunnel(client, server) => {}
+                () = connect(client, server) => {}
             }
         });
     }
     Ok(response.map(Body::new))
 }
 
-async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
+async fn connect(client: OnUpgrade, server: OnUpgrade) {
     let switched = tokio::time::timeout(ANSWER_TIME, async { tokio::try_join!(client, server) }).await;
     let Ok(Ok((client, server))) = switched else { return };
-    // Either side may go away at any time, and that is the end.
-    let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
+    tunnel::join(TokioIo::new(client), TokioIo::new(server), tunnel::PATIENCE).await;
 }

@@ -11,12 +11,14 @@
 //! nothing of the API can be reached under it. Who may look has the key: it comes once in the address, then in a cookie, and the sandbox sees neither
 //! it nor the host's token.
 //!
-//! Owns the table of previews and who may use them. What is passed on, and how, is in [`forward`] and [`headers`].
+//! Owns the table of previews and who may use them. What is passed on, and how, is in [`forward`], [`headers`] and [`tunnel`].
 
 mod forward;
 mod headers;
+mod tunnel;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,9 +46,10 @@ const KEY: usize = 32;
 /// The parameter that brings the key, and the beginning of the cookie's name.
 const PARAMETER: &str = "ostler_preview";
 
-/// Previews of the whole host, and connections that were upgraded (WebSockets), at a time.
+/// Previews of the whole host, and connections that were upgraded (WebSockets), of all of them and of one, at a time.
 const MOST: usize = 256;
 const MOST_TUNNELS: usize = 256;
+const TUNNELS_OF_ONE: usize = 32;
 
 /// The previews of this host. They are kept in memory: a restarted host has none.
 pub struct Previews {
@@ -55,6 +58,8 @@ pub struct Previews {
     clock: Clock,
     open: Mutex<BTreeMap<String, Preview>>,
     tunnels: Arc<Semaphore>,
+    /// Who else would be asked for a preview, where that is not this host.
+    stranger: Option<SocketAddr>,
 }
 
 #[derive(Clone)]
@@ -63,17 +68,31 @@ struct Preview {
     port: u16,
     key: String,
     expires_at_ms: u64,
+    tunnels: Arc<Semaphore>,
 }
 
 impl Previews {
     /// No previews yet, for a host whose API listens on `port`.
     #[must_use]
     pub fn new(port: u16, clock: Clock) -> Self {
-        Self { port, clock, open: Mutex::default(), tunnels: Arc::new(Semaphore::new(MOST_TUNNELS)) }
+        let tunnels = Arc::new(Semaphore::new(MOST_TUNNELS));
+        Self { port, clock, open: Mutex::default(), tunnels, stranger: None }
+    }
+
+    /// Makes no preview where `stranger` is an address of loopback at which another program listens: a browser may go there
+    /// first, and bring the key.
+    #[must_use]
+    pub fn unless(self, stranger: Option<SocketAddr>) -> Self {
+        Self { stranger, ..self }
     }
 
     /// Makes a preview of a port.
     pub(super) fn open(&self, session: SessionId, port: u16) -> Result<PreviewView, ApiFailure> {
+        if let Some(stranger) = self.stranger {
+            let words = format!("another program listens on {stranger}, where browsers look for previews too");
+            let hint = "end it, or give the host another --listen address, and start the host anew";
+            return Err(ApiFailure::new(ErrorCode::Unavailable, words).with_hint(hint));
+        }
         let random = |count| {
             random_hex(count).map_err(|error| {
                 ApiFailure::new(ErrorCode::Internal, "the machine gives no random numbers").with_source(error)
@@ -81,7 +100,8 @@ impl Previews {
         };
         let (id, key) = (format!("p{port}-{}", random(NAME)?), random(KEY)?);
         let expires_at_ms = self.clock.now_ms() + u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
-        let preview = Preview { session, port, key, expires_at_ms };
+        let tunnels = Arc::new(Semaphore::new(TUNNELS_OF_ONE));
+        let preview = Preview { session, port, key, expires_at_ms, tunnels };
         let view = self.view(&id, &preview);
         let mut open = self.living();
         let of_session = open.values().filter(|each| each.session == session).count();

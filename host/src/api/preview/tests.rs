@@ -96,6 +96,14 @@ fn previews_are_bounded_listed_ended_and_expire() {
 }
 
 #[test]
+fn no_preview_is_made_where_a_browser_would_bring_the_key_to_another_program() {
+    let previews = previews().unless(Some("[::1]:7878".parse().unwrap()));
+    let refused = previews.open(session(1), 3000).unwrap_err().public;
+    assert_eq!(refused.code, ErrorCode::Unavailable);
+    assert!(refused.message.contains("another program listens on [::1]:7878"), "{}", refused.message);
+}
+
+#[test]
 fn the_sandbox_sees_neither_token_nor_key_and_a_request_of_its_own() {
     let mut seen = headers(&[
         ("host", "p3000-0123456789.localhost:7878"),

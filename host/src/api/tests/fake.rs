@@ -366,7 +366,7 @@ impl TestHost {
     pub async fn listen(&self, address: &str) -> (SocketAddr, JoinHandle<Result<(), ServeError>>) {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = serve(listener, self.app.clone(), self.stopping.clone(), Duration::from_secs(10));
+        let server = serve((listener, None), self.app.clone(), self.stopping.clone(), Duration::from_secs(10));
         (address, tokio::spawn(server))
     }
 }

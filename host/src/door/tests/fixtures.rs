@@ -73,18 +73,25 @@ pub(super) fn way(rules: Vec<Rule>) -> Way {
 }
 
 pub(super) fn way_with(rules: Vec<Rule>, budget: Budget, gate: Gate, limits: DoorLimits) -> Way {
+    way_of(Arc::default(), rules, budget, gate, limits)
+}
+
+/// A way for a session that has used something already.
+pub(super) fn way_of(account: Arc<Account>, rules: Vec<Rule>, budget: Budget, gate: Gate, limits: DoorLimits) -> Way {
     let (names, gate, going) = (Arc::new(Answers::default()), Arc::new(gate), Arc::<Mutex<HashMap<_, _>>>::default());
+    let resolver = Arc::clone(&names) as Arc<dyn Resolver>;
     let outside = Outside {
         policy: Arc::new(Policy { rules, budget }),
-        resolver: Arc::clone(&names) as Arc<dyn Resolver>,
+        lookups: Arc::new(Lookups::remembering(resolver, Duration::ZERO, Duration::ZERO)),
         gate: Arc::clone(&gate) as Arc<dyn EgressGate>,
+        places: Arc::new(tokio::sync::Semaphore::new(1024)),
     };
     let known = Arc::clone(&going);
     let destination: Destination = Arc::new(move |stream| {
         let port = stream.peer_addr()?.port();
         known.lock().unwrap().get(&port).copied().ok_or_else(|| io::Error::other("not redirected"))
     });
-    let open = open_to(hello(), outside, DoorOptions { limits, destination });
+    let open = open_to(hello(), account, outside, DoorOptions { limits, destination });
     let events = open.door.events();
     Way { open, names, gate, events, going }
 }

@@ -138,6 +138,49 @@ async fn a_request_that_says_two_things_gets_nowhere() {
 }
 
 #[tokio::test]
+async fn a_body_of_unknown_length_arrives_with_every_method() {
+    let (way, port) = echoing(|_| {}).await;
+    for method in ["GET", "HEAD", "POST", "DELETE"] {
+        let mut client = way.to_name("a.example", port).await;
+        let head = format!("{method} / HTTP/1.1\r\nHost: a.example:{port}\r\nConnection: close\r\n");
+        let answer = say(&mut client, &format!("{head}Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")).await;
+        let length = answer.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim();
+        let expected = format!("<{method} / a.example:{port} host,transfer-encoding hi>");
+        // To HEAD only the length is told.
+        assert_eq!(length, expected.len().to_string(), "{answer}");
+        let body = if method == "HEAD" { "" } else { "hi>" };
+        assert!(answer.ends_with(body), "{answer}");
+    }
+    // One without a body stays without.
+    let mut client = way.to_name("a.example", port).await;
+    let answer =
+        say(&mut client, &format!("GET / HTTP/1.1\r\nHost: a.example:{port}\r\nConnection: close\r\n\r\n")).await;
+    assert!(answer.ends_with(" host >"), "{answer}");
+}
+
+#[tokio::test]
+async fn no_header_makes_another_method_or_path_of_what_a_rule_allowed() {
+    let (mut way, port) = echoing(|rule| rule.methods = vec!["GET".into()]).await;
+    for header in ["X-HTTP-Method-Override: DELETE", "x-original-url: /admin", "X-Rewrite-URL: /admin"] {
+        let mut client = way.to_name("a.example", port).await;
+        let answer = say(&mut client, &format!("GET / HTTP/1.1\r\nHost: a.example:{port}\r\n{header}\r\n\r\n")).await;
+        let name = header.split(':').next().unwrap().to_ascii_lowercase();
+        let reason = format!("the rule for this host is about methods or paths, and `{name}` may mean others");
+        assert!(answer.contains(" 403 ") && answer.contains(&reason), "{answer}");
+        assert_eq!(way.event().await, refused("a.example", Some(port), Some(Protocol::Http), &reason));
+    }
+    assert!(way.names.asked.lock().unwrap().is_empty(), "nothing was resolved");
+    // Where every method and path is allowed, there is nothing to get around.
+    let mut client = way.to_name("b.example", port).await;
+    let answer = say(
+        &mut client,
+        &format!("GET / HTTP/1.1\r\nHost: b.example:{port}\r\nX-Original-URL: /x\r\nConnection: close\r\n\r\n"),
+    )
+    .await;
+    assert!(answer.contains("x-original-url"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_redirect_is_followed_into_a_refusal() {
     let to_metadata = || async { Redirect::temporary("http://169.254.169.254/latest") };
     let port = web(Router::new().route("/", get(to_metadata))).await;
@@ -155,8 +198,8 @@ async fn a_redirect_is_followed_into_a_refusal() {
     let mut client = way.to_name("a.example", 80).await;
     let answer = say(&mut client, "GET /latest HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
     assert!(
-        answer.contains(" 403 ") && answer.contains("its address 169.254.169.254 is metadata of a cloud"),
-        "{answer}"
+        answer.contains(" 403 ") && answer.contains("ostler: its address is metadata of a cloud\n"),
+        "what it resolves to is nobody's business in there: {answer}"
     );
 }
 
@@ -181,7 +224,10 @@ async fn a_server_that_is_not_there_is_a_failure_and_no_refusal() {
     let mut way = way(vec![rule("a.example", |rule| rule.ports = vec![port, closed])]);
     let mut client = way.to_name("a.example", closed).await;
     let answer = say(&mut client, &format!("GET / HTTP/1.1\r\nHost: a.example:{closed}\r\n\r\n")).await;
-    assert!(answer.contains(" 502 ") && answer.contains("could not be reached: Connection refused"), "{answer}");
+    assert!(
+        answer.contains(" 502 ") && answer.contains("ostler: it could not be reached: Connection refused"),
+        "{answer}"
+    );
     let DoorEvent::Decided { decision, .. } = way.event().await else { panic!() };
     assert!(matches!(decision.verdict, Verdict::Failed { .. }), "{decision:?}");
 }

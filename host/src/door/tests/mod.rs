@@ -19,7 +19,9 @@ use crate::egress::Policy;
 
 mod fixtures;
 mod http;
+mod limits;
 mod outside;
+mod relay;
 mod tls;
 mod tunnel;
 
@@ -44,15 +46,15 @@ fn open(
     destination: impl Fn() -> io::Result<SocketAddrV4> + Send + Sync + 'static,
 ) -> Open {
     let destination: Destination = Arc::new(move |_| destination().map(SocketAddr::from));
-    open_to(hosts, Outside::new(Policy::default()), DoorOptions { limits, destination })
+    open_to(hosts, Arc::default(), Outside::new(Policy::default()), DoorOptions { limits, destination })
 }
 
-fn open_to(hosts: DoorHosts, outside: Outside, options: DoorOptions) -> Open {
+fn open_to(hosts: DoorHosts, account: Arc<Account>, outside: Outside, options: DoorOptions) -> Open {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dns = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let (tcp_address, dns_address) = (tcp.local_addr().unwrap(), dns.local_addr().unwrap());
     let sockets = DoorSockets { tcp: tcp.into(), dns: dns.into(), dns_v6: None };
-    let door = Door::open(sockets, SessionId::generate(), hosts, outside, options).unwrap();
+    let door = Door::open(sockets, (SessionId::generate(), account), hosts, outside, options).unwrap();
     Open { door, tcp: tcp_address, dns: dns_address }
 }
 
@@ -286,7 +288,7 @@ async fn a_descriptor_of_another_kind_is_refused() {
     };
     let open = |tcp, dns, dns_v6| {
         let (sockets, outside) = (DoorSockets { tcp, dns, dns_v6 }, Outside::new(Policy::default()));
-        Door::open(sockets, SessionId::generate(), hello(), outside, DoorOptions::default())
+        Door::open(sockets, (SessionId::generate(), Arc::default()), hello(), outside, DoorOptions::default())
     };
     let cases =
         [(dns(), dns()), (file(), dns()), (unix(), dns()), (connected(), dns()), (tcp(), tcp()), (tcp(), file())];
@@ -335,7 +337,8 @@ async fn inside_a_namespace() {
     let (folder, forge, access) = forge().await;
     let sockets = DoorSockets { tcp: tcp.into(), dns: dns.into(), dns_v6: None };
     let (services, outside) = (Door::services(forge, access), Outside::new(Policy::default()));
-    let door = Door::open(sockets, SessionId::generate(), services, outside, DoorOptions::default()).unwrap();
+    let door = Door::open(sockets, (SessionId::generate(), Arc::default()), services, outside, DoorOptions::default())
+        .unwrap();
     let mut events = door.events();
     let resolve = "http.curloptResolve=git.ostler.internal:80:198.18.0.1";
     git_succeeds(folder.path(), &["-c", resolve, "clone", "-q", "http://git.ostler.internal/demo.git", "copy"]).await;

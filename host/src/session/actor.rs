@@ -33,14 +33,17 @@ use super::mailbox::{Death, Handle, Message, Reply};
 use super::measure::Measure;
 use super::services::Services;
 use super::state::{Act, Input, Prompt, State, Step, Workspace as Phase};
-use super::{effects, egress};
-use crate::workspace::{Workspace, chain};
+use super::{effects, egress, supervision};
+use crate::workspace::{Known, Workspace, chain};
 
 /// Messages that may wait for one actor.
 const MAILBOX: usize = 256;
 
 /// Pieces of text that a slow watcher may be behind.
 const DELTAS: usize = 1024;
+
+/// Longest that services may take to end when the host stops.
+const SERVICES_END: Duration = Duration::from_secs(15);
 
 /// Time after which a session that sleeps looks whether it can go on.
 const NAP: Duration = Duration::from_secs(5);
@@ -61,6 +64,8 @@ pub(super) struct Actor {
     asked: VecDeque<Message>,
     /// Acts under way; what they do ends with them.
     acts: JoinSet<()>,
+    /// The supervision of the sandbox's services; ends with it.
+    supervision: JoinSet<()>,
     /// Cancelled when the turn is stopped; a new one for each turn.
     cancel: CancellationToken,
     workspace: Option<Arc<Workspace>>,
@@ -119,6 +124,7 @@ impl Actor {
             messages,
             asked: VecDeque::new(),
             acts: JoinSet::new(),
+            supervision: JoinSet::new(),
             cancel: CancellationToken::new(),
             workspace,
             unclaimed_death: None,
@@ -142,12 +148,34 @@ impl Actor {
         }
         while let Some(message) = self.next().await {
             if matches!(message, Message::Quit) {
-                return;
+                return self.quit().await;
             }
             if let Err(broken) = self.handle(message).await {
                 self.fall_asleep(&broken).await;
             }
         }
+    }
+
+    /// Gives the services their time to end well, because the sandbox ends with the host. Nobody takes events any more.
+    async fn quit(mut self) {
+        let Some(workspace) = self.workspace.take() else { return };
+        tokio::select! {
+            () = workspace.end_services(SERVICES_END) => {}
+            () = async { while self.messages.recv().await.is_some() {} } => {}
+        }
+    }
+
+    /// Looks after the services of the sandbox that there is now.
+    fn supervise(&mut self) {
+        let (Some(workspace), Some(identity)) = (self.workspace.clone(), &self.state.session) else { return };
+        let known = Known {
+            services: self.state.beside.services.clone(),
+            ended: self.state.beside.ended.clone(),
+            author: identity.author.clone(),
+        };
+        let Some(job) = self.job() else { return };
+        self.supervision = JoinSet::new();
+        self.supervision.spawn(supervision::follow(workspace, known, job));
     }
 
     /// The next message, or the time to try again; `None` when nobody can send any more.
@@ -184,8 +212,12 @@ impl Actor {
         if self.wakefulness == Wakefulness::Folded {
             let workspace = if self.workspace.is_some() { Phase::Ready } else { Phase::None };
             // Where this fails nothing was begun, and the state is one that is on no disk: the caller lets it sleep.
+            if workspace == Phase::Ready {
+                self.input(Input::ServicesBegun).await?;
+            }
             self.input(Input::Recovered { workspace }).await?;
             self.wakefulness = Wakefulness::Awake;
+            self.supervise();
         }
         Ok(())
     }
@@ -206,6 +238,7 @@ impl Actor {
         self.cancel.cancel();
         self.cancel = CancellationToken::new();
         self.acts.shutdown().await;
+        self.supervision = JoinSet::new();
         self.discard_reports();
         self.measure = Measure::new(self.services.models.default_name());
         self.workspace = None;
@@ -250,7 +283,9 @@ impl Actor {
                 tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone()));
                 let instance = workspace.instance();
                 self.workspace = Some(workspace);
+                self.input(Input::ServicesBegun).await?;
                 self.input(Input::WorkspaceReady { took_ms, restored, cloned }).await?;
+                self.supervise();
                 if let Some(death) = self.unclaimed_death.take_if(|death| death.instance == instance) {
                     self.died(death).await?;
                 }
@@ -325,6 +360,7 @@ impl Actor {
     async fn input(&mut self, input: Input) -> Result<(), Broken> {
         if matches!(input, Input::WorkspaceLost { .. }) {
             self.workspace = None;
+            self.supervision = JoinSet::new();
         }
         let step = self.state.step(input);
         self.commit(step).await
@@ -358,10 +394,11 @@ impl Actor {
         Ok(())
     }
 
-    fn spawn(&mut self, act: Act) {
-        let Some(identity) = self.state.session.clone() else { return };
+    /// What a task of an act holds.
+    fn job(&self) -> Option<Job> {
+        let identity = self.state.session.clone()?;
         let author = self.state.turn.as_ref().map_or_else(|| identity.author.clone(), |turn| turn.author.clone());
-        let job = Job {
+        Some(Job {
             session: self.session,
             services: Arc::clone(&self.services),
             identity,
@@ -372,7 +409,11 @@ impl Actor {
             had_workspace: self.state.had_workspace,
             deltas: self.deltas.clone(),
             mailbox: self.mailbox.clone(),
-        };
+        })
+    }
+
+    fn spawn(&mut self, act: Act) {
+        let Some(job) = self.job() else { return };
         // What ended is collected here: the set never holds more than what is under way.
         while self.acts.try_join_next().is_some() {}
         let span = effects::span(&act, self.session);

@@ -15,6 +15,7 @@ impl State {
     /// Takes one event of the log.
     pub fn apply(&mut self, body: &EventBody) {
         self.seq += 1;
+        self.beside.apply(body);
         match body {
             EventBody::SessionCreated { .. } => self.apply_created(body),
             EventBody::PromptSubmitted { prompt, text, author, request } => {
@@ -96,7 +97,12 @@ impl State {
             | EventBody::EgressTraffic { .. }
             | EventBody::Notice { .. }
             | EventBody::Unknown => {}
-            EventBody::ProcessStarted { .. } | EventBody::TerminalOpened { .. } | EventBody::PreviewOpened { .. } => {}
+            EventBody::ProcessStarted { .. }
+            | EventBody::ProcessEnded { .. }
+            | EventBody::ServiceChanged { .. }
+            | EventBody::ServicesRefused { .. }
+            | EventBody::TerminalOpened { .. }
+            | EventBody::PreviewOpened { .. } => {}
         }
     }
 

@@ -8,6 +8,7 @@ mod connect;
 mod error;
 mod hands;
 mod repository;
+mod services;
 mod terminals;
 
 use std::collections::HashSet;
@@ -30,6 +31,7 @@ pub use connect::ConnectError;
 pub use error::{WorkspaceError, chain};
 pub use hands::TurnHands;
 pub use repository::{Commit, GIT_HOST, Published, commit_message};
+pub use services::{Admission, FILE as SERVICES_FILE, Known, News, Overseer, ServiceError, ServiceStatus, supervise};
 pub use terminals::{Terminal, TerminalView};
 
 /// Time that a sandbox may take to start.
@@ -90,6 +92,7 @@ pub struct Workspace {
     door: Door,
     sockets: connect::Sockets,
     terminals: terminals::Terminals,
+    services: services::Desk,
 }
 
 impl Workspace {
@@ -110,6 +113,27 @@ impl Workspace {
         for call in calls {
             let _ = self.guest.forget(&call.to_string()).await;
         }
+    }
+
+    /// The declared services, in the order in which they are started.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        self.services.list()
+    }
+
+    /// Starts a declared service, again where it runs, and waits until it was started. `by` says for whom.
+    pub async fn restart_service(&self, name: &str, by: &str) -> Result<(), ServiceError> {
+        self.services.ask(name, services::Wish::Restart, by).await
+    }
+
+    /// Ends a declared service and waits until it has ended; it stays so.
+    pub async fn stop_service(&self, name: &str, by: &str) -> Result<(), ServiceError> {
+        self.services.ask(name, services::Wish::Stop, by).await
+    }
+
+    /// Stops the declared services in reverse order, as far as that is possible in time, before the sandbox ends.
+    pub async fn end_services(&self, limit: Duration) {
+        self.services.end(limit).await;
     }
 
     /// What the sandbox does on the network. Ends with the workspace.
@@ -222,6 +246,7 @@ impl Workspaces {
             door,
             sockets,
             terminals: terminals::Terminals::default(),
+            services: services::Desk::new(),
         })
     }
 

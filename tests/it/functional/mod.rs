@@ -10,6 +10,7 @@ mod models;
 mod processes;
 mod programs;
 mod pull_request;
+pub mod services;
 mod stop;
 mod stream;
 mod telemetry;

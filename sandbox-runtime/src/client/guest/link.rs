@@ -19,7 +19,7 @@ use ostler_wire::{Failure, MAX_MESSAGE, VERSION};
 use rustix::fs::{FileType, fstat};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{GuestError, LinkLost};
 
@@ -85,6 +85,8 @@ pub(super) struct Link {
     /// Ends that are to come of calls whose follower went away: as many are no offence.
     unfollowed: u32,
     useless: u32,
+    /// Counts the ends of calls that nobody follows.
+    exits: watch::Sender<u64>,
     buffer: Vec<u8>,
     lost: Lost,
 }
@@ -153,7 +155,13 @@ fn attempt<T>(
 
 impl Link {
     /// The task's state after a welcome.
-    pub(super) fn new(socket: AsyncFd<OwnedFd>, epoch: u64, asks: mpsc::Receiver<Ask>, lost: Lost) -> Self {
+    pub(super) fn new(
+        socket: AsyncFd<OwnedFd>,
+        epoch: u64,
+        asks: mpsc::Receiver<Ask>,
+        lost: Lost,
+        exits: watch::Sender<u64>,
+    ) -> Self {
         Self {
             socket,
             epoch,
@@ -164,6 +172,7 @@ impl Link {
             ends: HashMap::new(),
             unfollowed: 0,
             useless: 0,
+            exits,
             buffer: vec![0; RECEIVE_BUFFER],
             lost,
         }
@@ -265,11 +274,14 @@ impl Link {
                 }
                 // A call of an earlier host that nobody follows has no entry.
                 let Some(end) = self.ends.remove(&call.call) else {
+                    self.exits.send_modify(|count| *count = count.wrapping_add(1));
                     let Some(left) = self.unfollowed.checked_sub(1) else { return self.useless() };
                     self.unfollowed = left;
                     return Ok(());
                 };
-                let _ = end.send(call);
+                if end.send(call).is_err() {
+                    self.exits.send_modify(|count| *count = count.wrapping_add(1));
+                }
                 Ok(())
             }
             Message::Reply(result) => self.answer(message.id, result, descriptor),

@@ -61,7 +61,7 @@ pub(super) async fn execute(process: Process, client: &Client, printer: &mut Pri
             if json {
                 return printer.json(&started);
             }
-            printer.note(&format!("`{}` was started and is {}", started.name, state(&started)));
+            printer.note(&format!("`{}` was started; it is {} now", clean(&started.name), service_state(&started)));
             Ok(())
         }
         ProcessCommand::Stop { session, name, json } => {
@@ -71,7 +71,8 @@ pub(super) async fn execute(process: Process, client: &Client, printer: &mut Pri
             if json {
                 return printer.json(&ended);
             }
-            printer.note(&format!("`{}` {}", ended.name, state(&ended)));
+            let how = if ended.service.is_some() { service_state(&ended) } else { state(&ended) };
+            printer.note(&format!("`{}` {how}", clean(&ended.name)));
             Ok(())
         }
     }
@@ -119,6 +120,10 @@ fn rows(processes: &[ProcessView]) -> String {
         [clean(&process.name), state(process), duration(process.age_ms), one_line(&process.command, COMMAND)]
     };
     table::render(["NAME", "STATE", "STARTED", "COMMAND"], processes.iter().map(row))
+}
+
+fn service_state(process: &ProcessView) -> String {
+    process.service.as_ref().map_or_else(String::new, |service| service.state.as_str().to_owned())
 }
 
 fn state(process: &ProcessView) -> String {

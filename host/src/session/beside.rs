@@ -23,9 +23,18 @@ pub struct Beside {
     pub ended: BTreeSet<(String, String)>,
     /// Whether a command was started in the background of the current sandbox.
     started: bool,
-    untold: Vec<String>,
+    untold: Vec<Change>,
     /// Lines that were dropped.
     dropped: usize,
+}
+
+/// A change that waits to be told.
+#[derive(Clone, Debug, PartialEq)]
+enum Change {
+    /// In words.
+    Words(String),
+    /// Where a service is now, however often that changed meanwhile.
+    Service { name: String, state: ServiceState, why: Option<String>, output: Option<String>, failures: usize },
 }
 
 impl Beside {
@@ -36,7 +45,7 @@ impl Beside {
                 self.services.insert(service.clone(), *state);
                 // That one is being started is told with what becomes of it.
                 if why.is_some() || !matches!(state, ServiceState::Starting | ServiceState::Waiting) {
-                    self.wait(service_line(service, *state, why.as_deref(), output.as_deref()));
+                    self.wait_service(service, *state, why.clone(), output.clone());
                 }
             }
             EventBody::ServicesRefused { reason } => {
@@ -62,12 +71,28 @@ impl Beside {
         }
     }
 
-    fn wait(&mut self, line: String) {
+    fn wait(&mut self, words: String) {
+        self.put(Change::Words(words));
+    }
+
+    /// One line for each service: its state now, and the last words of a failure on the way there.
+    fn wait_service(&mut self, service: &str, state: ServiceState, why: Option<String>, output: Option<String>) {
+        let failed = usize::from(matches!(state, ServiceState::Restarting | ServiceState::Failed));
+        let earlier = |change: &Change| matches!(change, Change::Service { name, .. } if name == service);
+        let earlier = self.untold.iter().position(earlier).map(|position| self.untold.remove(position));
+        let (output, failures) = match earlier {
+            Some(Change::Service { output: before, failures, .. }) => (output.or(before), failures + failed),
+            _ => (output, failed),
+        };
+        self.put(Change::Service { name: service.to_owned(), state, why, output, failures });
+    }
+
+    fn put(&mut self, change: Change) {
         if self.untold.len() == MOST_UNTOLD {
             self.untold.remove(0);
             self.dropped += 1;
         }
-        self.untold.push(line);
+        self.untold.push(change);
     }
 
     /// What the agent is to be told with the next question, if anything.
@@ -79,13 +104,28 @@ impl Beside {
             0 => String::new(),
             count => format!("({count} earlier changes are left out)\n"),
         };
-        Some(format!("{dropped}{}", self.untold.join("\n")))
+        let lines: Vec<String> = self.untold.iter().map(Change::line).collect();
+        Some(format!("{dropped}{}", lines.join("\n")))
     }
 }
 
-fn service_line(service: &str, state: ServiceState, why: Option<&str>, output: Option<&str>) -> String {
-    let why = why.map_or_else(String::new, |why| format!(": {why}"));
-    with_output(format!("The service `{service}` is {}{why}.", state.as_str()), output)
+impl Change {
+    fn line(&self) -> String {
+        match self {
+            Self::Words(words) => words.clone(),
+            Self::Service { name, state, why, output, failures } => {
+                let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+                let has_failed = matches!(state, ServiceState::Restarting | ServiceState::Failed);
+                let before = match failures {
+                    0 => String::new(),
+                    1 if has_failed => String::new(),
+                    1 => " It ended once before that.".to_owned(),
+                    count => format!(" It ended {count} times meanwhile."),
+                };
+                with_output(format!("The service `{name}` is {}{why}.{before}", state.as_str()), output.as_deref())
+            }
+        }
+    }
 }
 
 fn with_output(line: String, output: Option<&str>) -> String {
@@ -119,7 +159,7 @@ mod tests {
         assert_eq!(beside.news(), None);
         beside.apply(&changed(ServiceState::Ready, None, None));
         beside.apply(&changed(ServiceState::Failed, Some("it ended with status 3"), Some("one\ntwo")));
-        let told = "The service `web` is ready.\nThe service `web` is failed: it ended with status 3. It wrote last:\n  | one\n  | two";
+        let told = "The service `web` is failed: it ended with status 3. It wrote last:\n  | one\n  | two";
         assert_eq!(beside.news().as_deref(), Some(told));
         beside.apply(&asked());
         assert_eq!(beside.news(), None);
@@ -127,10 +167,23 @@ mod tests {
     }
 
     #[test]
+    fn a_service_that_comes_and_goes_takes_one_line_with_its_last_failure() {
+        let mut beside = Beside::default();
+        for number in 1..=3 {
+            beside.apply(&changed(ServiceState::Restarting, Some("it ended"), Some(&format!("words {number}"))));
+            beside.apply(&changed(ServiceState::Starting, None, None));
+            beside.apply(&changed(ServiceState::Ready, None, None));
+        }
+        let told = "The service `web` is ready. It ended 3 times meanwhile. It wrote last:\n  | words 3";
+        assert_eq!(beside.news().as_deref(), Some(told));
+    }
+
+    #[test]
     fn what_waits_is_bounded_and_what_was_left_out_is_said() {
         let mut beside = Beside::default();
-        for _ in 0..MOST_UNTOLD + 3 {
-            beside.apply(&changed(ServiceState::Ready, None, None));
+        for number in 0..MOST_UNTOLD + 3 {
+            let (process, run, output) = (format!("p{number}"), "1".to_owned(), String::new());
+            beside.apply(&EventBody::ProcessEnded { process, run, exit_status: 0, output });
         }
         let news = beside.news().unwrap();
         assert!(news.starts_with("(3 earlier changes are left out)\n"), "{news}");

@@ -22,6 +22,9 @@ use super::{ServiceStatus, Wish};
 /// Times in a row that a service is started again by itself.
 pub(super) const MAX_RESTARTS: u32 = 5;
 
+/// Failures in a row after which nobody waits for a service any more, though it is started again.
+pub(super) const HOPELESS: u32 = 3;
+
 /// The first pause before a service is started again; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -155,10 +158,6 @@ impl Phase {
     fn runs(&self) -> bool {
         matches!(self, Self::Starting | Self::Ready | Self::Stopping(_))
     }
-
-    fn is_settled(&self) -> bool {
-        matches!(self, Self::Ready | Self::Failed | Self::Ended | Self::Stopped)
-    }
 }
 
 struct Unit {
@@ -254,7 +253,7 @@ impl Machine {
         } else {
             self.start_some(&mut effects);
         }
-        if self.waited_for && self.units.iter().all(|unit| unit.phase.is_settled()) {
+        if self.waited_for && (0..self.units.len()).all(|id| self.is_settled(id)) {
             self.waited_for = false;
             effects.push(Effect::Settled);
         }
@@ -267,6 +266,20 @@ impl Machine {
 
     fn is_at(&self, id: Id, run: u64, phase: &Phase) -> bool {
         self.units.get(id).is_some_and(|unit| unit.run == run && unit.phase == *phase)
+    }
+
+    /// Whether waiting for a service is of no use: it is ready, or will not be soon.
+    fn is_settled(&self, id: Id) -> bool {
+        let unit = &self.units[id];
+        match unit.phase {
+            Phase::Ready | Phase::Failed | Phase::Ended | Phase::Stopped => true,
+            Phase::Restarting => unit.failures >= HOPELESS,
+            // Those before it come before it in the order, so this ends.
+            Phase::Waiting => unit.service.after.iter().filter_map(|name| self.id(name)).any(|before| {
+                !matches!(self.units[before].phase, Phase::Ready | Phase::Ended) && self.is_settled(before)
+            }),
+            Phase::Starting | Phase::Stopping(_) => false,
+        }
     }
 
     fn begin(&mut self, id: Id, found: Found, effects: &mut Vec<Effect>) {

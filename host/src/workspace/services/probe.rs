@@ -21,6 +21,9 @@ use crate::workspace::{Workspace, chain};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Time that a service must have run where nothing says when it is ready: one that cannot start has ended by then.
+const SETTLING: Duration = Duration::from_millis(250);
+
 /// Longest that one look may take.
 const LOOK_TIME: Duration = Duration::from_secs(10);
 
@@ -49,7 +52,10 @@ pub(super) async fn wait(workspace: &Workspace, service: &Service, author: &Pers
 
 async fn look(workspace: &Workspace, service: &Service, author: &Person) -> Result<(), String> {
     match &service.ready {
-        Ready::Running => Ok(()),
+        Ready::Running => {
+            tokio::time::sleep(SETTLING).await;
+            Ok(())
+        }
         Ready::Port(port) => workspace.connect(*port).await.map(drop).map_err(|error| chain(&error)),
         Ready::Http(address) => http(workspace, address).await,
         Ready::Command(command) => self::command(workspace, service, command, author).await,

@@ -148,6 +148,27 @@ impl Client {
         }
     }
 
+    /// The same of the events after one of them.
+    pub async fn wait_for_after(
+        &self,
+        session: SessionId,
+        after: u64,
+        what: &str,
+        wanted: impl Fn(&EventBody) -> bool,
+    ) -> Result<Vec<Event>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let events = self.events(session).await?;
+            if events.iter().any(|event| event.seq > after && wanted(&event.body)) {
+                return Ok(events);
+            }
+            if Instant::now() > deadline {
+                bail!("no {what} within {PATIENCE:?}; the log is {events:#?}");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Waits until a tool runs and returns the log up to there.
     pub async fn wait_for_running_tool(&self, session: SessionId) -> Result<Vec<Event>> {
         self.wait_for(session, "running tool", |body| matches!(body, EventBody::ToolStarted { .. })).await

@@ -347,7 +347,7 @@ export interface paths {
         };
         /**
          * List the commands in the background
-         * @description Those of the agent and those of people, ended ones too, the oldest first. A sandbox remembers at most 256 commands of all kinds.
+         * @description First the services that the repository declares, in the order in which they are started, with where each is. Then the commands of the agent and those of people, ended ones too, the oldest first. A sandbox remembers at most 256 commands of all kinds.
          */
         get: operations["listProcesses"];
         put?: never;
@@ -382,6 +382,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sessions/{session}/processes/{process}/restart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start a service, again where it runs
+         * @description Stops a service that the repository declares where it runs, starts it, and answers when it was started. Whether it is ready then, its state tells. Commands in the background are none. It takes no body.
+         */
+        post: operations["restartProcess"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sessions/{session}/processes/{process}/stop": {
         parameters: {
             query?: never;
@@ -393,7 +413,7 @@ export interface paths {
         put?: never;
         /**
          * Stop a command in the background
-         * @description Ends it with everything that it started, by force after two seconds, and answers when it has ended. One that has ended is answered as it is, so it can be repeated. It takes no body.
+         * @description Ends it with everything that it started, by force after two seconds, and answers when it has ended. One that has ended is answered as it is, so it can be repeated. A service of the repository is asked in the way and given the time that it declares, and stays stopped until somebody starts it. It takes no body.
          */
         post: operations["stopProcess"];
         delete?: never;
@@ -673,6 +693,37 @@ export interface components {
             process: string;
             /** @enum {string} */
             type: "process_started";
+        } | {
+            /**
+             * Format: int32
+             * @description Exit status, 128 and the signal where one ended it.
+             */
+            exit_status: number;
+            /** @description The last of what it wrote. */
+            output: string;
+            /** @description Name of the command. */
+            process: string;
+            /** @description Which command of that name, in the sandbox's words. */
+            run: string;
+            /** @enum {string} */
+            type: "process_ended";
+        } | {
+            decision?: components["schemas"]["DecisionId"] | null;
+            /** @description The last of what it wrote, where it ended by itself. */
+            output?: string | null;
+            /** @description Name of the service. */
+            service: string;
+            /** @description The state. */
+            state: components["schemas"]["ServiceState"];
+            /** @enum {string} */
+            type: "service_changed";
+            /** @description Why, where that does not go without saying. */
+            why?: string | null;
+        } | {
+            /** @description What is wrong, where, and what would be right. */
+            reason: string;
+            /** @enum {string} */
+            type: "services_refused";
         } | {
             /** @description Who asked. */
             by: components["schemas"]["Person"];
@@ -1138,6 +1189,7 @@ export interface components {
             kept_from: number;
             /** @description Its name. */
             name: string;
+            service?: components["schemas"]["ServiceView"] | null;
             /**
              * Format: int64
              * @description Bytes that it wrote so far.
@@ -1252,6 +1304,23 @@ export interface components {
             digest: string;
             /** @description The key, as the client chose it. */
             key: string;
+        };
+        /**
+         * @description Where a declared service is.
+         * @enum {string}
+         */
+        ServiceState: "waiting" | "starting" | "ready" | "stopping" | "restarting" | "failed" | "ended" | "stopped";
+        /** @description A declared service as it is now. */
+        ServiceView: {
+            /**
+             * Format: int32
+             * @description How often it was started again by itself, as far as this host has seen.
+             */
+            restarts: number;
+            /** @description The state. */
+            state: components["schemas"]["ServiceState"];
+            /** @description Why, where that does not go without saying. */
+            why?: string | null;
         };
         /**
          * @description Identifier of a session: `ses_` and a lowercase ULID, which begins with its time.
@@ -2546,6 +2615,17 @@ export interface operations {
                      * @example {
                      *       "processes": [
                      *         {
+                     *           "age_ms": 4100,
+                     *           "command": "exec postgres -D /tmp/data",
+                     *           "kept_from": 0,
+                     *           "name": "database",
+                     *           "service": {
+                     *             "restarts": 0,
+                     *             "state": "ready"
+                     *           },
+                     *           "written": 812
+                     *         },
+                     *         {
                      *           "age_ms": 12,
                      *           "command": "while sleep 1; do date; done",
                      *           "kept_from": 0,
@@ -2668,6 +2748,61 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["ProcessOutput"];
+                };
+            };
+            400: components["responses"]["bad_request"];
+            401: components["responses"]["unauthenticated"];
+            403: components["responses"]["forbidden_origin"];
+            404: components["responses"]["not_found"];
+            409: components["responses"]["conflict"];
+            429: components["responses"]["overloaded"];
+            500: components["responses"]["environment_or_internal"];
+            503: components["responses"]["sandbox_failed_or_unavailable"];
+            507: components["responses"]["no_space"];
+        };
+    };
+    restartProcess: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Which session.
+                 * @example ses_01m3250v000000000000000001
+                 */
+                session: components["schemas"]["SessionId"];
+                /**
+                 * @description Name of the service.
+                 * @example database
+                 */
+                process: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The service. */
+            200: {
+                headers: {
+                    /** @description Number of the request in the host's log. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "age_ms": 4100,
+                     *       "command": "exec postgres -D /tmp/data",
+                     *       "kept_from": 0,
+                     *       "name": "database",
+                     *       "service": {
+                     *         "restarts": 0,
+                     *         "state": "ready"
+                     *       },
+                     *       "written": 812
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProcessView"];
                 };
             };
             400: components["responses"]["bad_request"];

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::processes::ServiceState;
 use crate::{CallId, DecisionId, PromptId, PullRequestId, SessionId, TurnId};
 
 /// Version of the event shapes; stored with every session.
@@ -86,6 +87,38 @@ pub enum EventBody {
         command: String,
         /// Who asked.
         by: Person,
+    },
+    /// A command in the background of the sandbox ended by itself. (Of one that was stopped, whoever stopped it knows.)
+    ProcessEnded {
+        /// Name of the command.
+        process: String,
+        /// Which command of that name, in the sandbox's words.
+        run: String,
+        /// Exit status, 128 and the signal where one ended it.
+        exit_status: i32,
+        /// The last of what it wrote.
+        output: String,
+    },
+    /// A service that the repository declares came into another state.
+    ServiceChanged {
+        /// Name of the service.
+        service: String,
+        /// The state.
+        state: ServiceState,
+        /// Why, where that does not go without saying.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+        /// The last of what it wrote, where it ended by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<String>,
+        /// The decision that allowed its start, where it was started.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decision: Option<DecisionId>,
+    },
+    /// What the repository declares about services cannot be used; the workspace goes on without them.
+    ServicesRefused {
+        /// What is wrong, where, and what would be right.
+        reason: String,
     },
     /// A person opened a terminal in the sandbox.
     TerminalOpened {

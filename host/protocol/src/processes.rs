@@ -88,6 +88,62 @@ pub struct ProcessView {
     pub written: u64,
     /// Position of the first of them that is kept.
     pub kept_from: u64,
+    /// Where it is, for a service that the repository declares; the rest is then about its last start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceView>,
+}
+
+/// Where a declared service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// It starts when those before it are ready.
+    Waiting,
+    /// It runs and is not ready yet.
+    Starting,
+    /// It runs and is ready.
+    Ready,
+    /// It is being stopped.
+    Stopping,
+    /// It ended, and is started again after a pause.
+    Restarting,
+    /// It ended, or could not be started, and is not started again by itself.
+    Failed,
+    /// It did its work and ended.
+    Ended,
+    /// Somebody stopped it.
+    Stopped,
+}
+
+impl ServiceState {
+    /// In a word, as it is serialized.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
+            Self::Ended => "ended",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A declared service as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServiceView {
+    /// The state.
+    pub state: ServiceState,
+    /// Why, where that does not go without saying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// How often it was started again by itself, as far as this host has seen.
+    pub restarts: u32,
 }
 
 /// The commands in the background of a sandbox.

@@ -66,8 +66,9 @@ pub(super) async fn start(
     operation_id = "listProcesses",
     tag = "processes",
     summary = "List the commands in the background",
-    description = "Those of the agent and those of people, ended ones too, the oldest first. A sandbox remembers at most 256 \
-                   commands of all kinds.",
+    description = "First the services that the repository declares, in the order in which they are started, with where each \
+                   is. Then the commands of the agent and those of people, ended ones too, the oldest first. A sandbox \
+                   remembers at most 256 commands of all kinds.",
     params(("session" = SessionId, Path, description = "Which session.", example = json!(examples::session_id()))),
     responses(
         (status = 200, description = "The commands.", body = ProcessList, example = json!(examples::processes())),
@@ -133,7 +134,8 @@ pub(super) async fn output(
     tag = "processes",
     summary = "Stop a command in the background",
     description = "Ends it with everything that it started, by force after two seconds, and answers when it has ended. One \
-                   that has ended is answered as it is, so it can be repeated. It takes no body.",
+                   that has ended is answered as it is, so it can be repeated. A service of the repository is asked in the \
+                   way and given the time that it declares, and stays stopped until somebody starts it. It takes no body.",
     params(
         ("session" = SessionId, Path, description = "Which session.", example = json!(examples::session_id())),
         ("process" = String, Path, description = "Name of the command.", example = json!("web"))
@@ -148,6 +150,30 @@ pub(super) async fn stop(
     PathText((session, process)): PathText<(String, String)>,
 ) -> Result<Json<ProcessView>, ApiFailure> {
     Ok(Json(state.processes.stop_process(parse(&session)?, &process).await?))
+}
+
+#[utoipa::path(
+    post,
+    path = "/v1/sessions/{session}/processes/{process}/restart",
+    operation_id = "restartProcess",
+    tag = "processes",
+    summary = "Start a service, again where it runs",
+    description = "Stops a service that the repository declares where it runs, starts it, and answers when it was started. \
+                   Whether it is ready then, its state tells. Commands in the background are none. It takes no body.",
+    params(
+        ("session" = SessionId, Path, description = "Which session.", example = json!(examples::session_id())),
+        ("process" = String, Path, description = "Name of the service.", example = json!("database"))
+    ),
+    responses(
+        (status = 200, description = "The service.", body = ProcessView, example = json!(examples::service())),
+        failures::Inside
+    )
+)]
+pub(super) async fn restart(
+    State(state): State<ApiState>,
+    PathText((session, process)): PathText<(String, String)>,
+) -> Result<Json<ProcessView>, ApiFailure> {
+    Ok(Json(state.processes.restart_process(parse(&session)?, &process).await?))
 }
 
 #[utoipa::path(

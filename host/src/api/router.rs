@@ -34,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(processes::list, processes::start))
         .routes(routes!(processes::output))
         .routes(routes!(processes::stop))
+        .routes(routes!(processes::restart))
         .routes(routes!(processes::previews, processes::preview))
         .routes(routes!(processes::end_preview))
         .routes(routes!(processes::terminals, processes::open_terminal))

@@ -78,6 +78,8 @@ pub trait ProcessService: Send + Sync + 'static {
     ) -> Result<ProcessOutput, SessionError>;
     /// See [`Sessions::stop_process`].
     async fn stop_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError>;
+    /// See [`Sessions::restart_process`].
+    async fn restart_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError>;
     /// See [`Sessions::preview_opened`].
     async fn preview_opened(&self, session: SessionId, preview: String, port: u16) -> Result<(), SessionError>;
     /// See [`Sessions::open_terminal`].
@@ -208,6 +210,10 @@ impl ProcessService for Sessions {
 
     async fn stop_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError> {
         Self::stop_process(self, session, name).await
+    }
+
+    async fn restart_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError> {
+        Self::restart_process(self, session, name).await
     }
 
     async fn preview_opened(&self, session: SessionId, preview: String, port: u16) -> Result<(), SessionError> {

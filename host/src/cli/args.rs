@@ -92,7 +92,7 @@ pub(super) enum Command {
     Pr(Pr),
     /// Open a shell in a session's sandbox, or come back to one
     Shell(OpenShell),
-    /// Start, list, read and stop commands in the background of a session's sandbox
+    /// Start, list, read and stop services and commands in the background of a session's sandbox
     Process(Process),
     /// List the ports on which something listens in a session's sandbox
     Ports(Ports),
@@ -305,7 +305,7 @@ pub(super) enum ProcessCommand {
         #[arg(long)]
         json: bool,
     },
-    /// List them, those of the agent too, the oldest first
+    /// List the services of the repository and the commands, those of the agent too
     List {
         /// Which session: its id, or the beginning of it
         session: Given<SessionId>,
@@ -326,7 +326,19 @@ pub(super) enum ProcessCommand {
         #[arg(short, long)]
         follow: bool,
     },
-    /// Stop one, with everything that it started
+    /// Start a service of the repository, again where it runs
+    Restart {
+        /// Which session: its id, or the beginning of it
+        session: Given<SessionId>,
+
+        /// Name of the service
+        name: String,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop one, with everything that it started; a service stays stopped until it is started
     Stop {
         /// Which session: its id, or the beginning of it
         session: Given<SessionId>,

@@ -42,11 +42,27 @@ pub(super) async fn execute(process: Process, client: &Client, printer: &mut Pri
                 printer.note("no command runs in the background of this session");
                 return Ok(());
             }
-            printer.data(&rows(&found.processes))
+            printer.data(&rows(&found.processes))?;
+            for process in &found.processes {
+                if let Some(why) = process.service.as_ref().and_then(|service| service.why.as_deref()) {
+                    printer.note(&format!("service `{}`: {}", clean(&process.name), clean(why)));
+                }
+            }
+            Ok(())
         }
         ProcessCommand::Output { session, name, follow } => {
             let session = ids::session(session, client).await?.to_string();
             output(&session, &name, follow, client, printer).await
+        }
+        ProcessCommand::Restart { session, name, json } => {
+            let session = ids::session(session, client).await?.to_string();
+            let path = ["sessions", &session, "processes", &name, "restart"];
+            let started: ProcessView = client.post("start the service", &path, &serde_json::json!({})).await?;
+            if json {
+                return printer.json(&started);
+            }
+            printer.note(&format!("`{}` was started; it is {} now", clean(&started.name), service_state(&started)));
+            Ok(())
         }
         ProcessCommand::Stop { session, name, json } => {
             let session = ids::session(session, client).await?.to_string();
@@ -55,7 +71,8 @@ pub(super) async fn execute(process: Process, client: &Client, printer: &mut Pri
             if json {
                 return printer.json(&ended);
             }
-            printer.note(&format!("`{}` {}", ended.name, state(&ended)));
+            let how = if ended.service.is_some() { service_state(&ended) } else { state(&ended) };
+            printer.note(&format!("`{}` {how}", clean(&ended.name)));
             Ok(())
         }
     }
@@ -105,7 +122,14 @@ fn rows(processes: &[ProcessView]) -> String {
     table::render(["NAME", "STATE", "STARTED", "COMMAND"], processes.iter().map(row))
 }
 
+fn service_state(process: &ProcessView) -> String {
+    process.service.as_ref().map_or_else(String::new, |service| service.state.as_str().to_owned())
+}
+
 fn state(process: &ProcessView) -> String {
+    if let Some(service) = &process.service {
+        return format!("service, {}", service.state.as_str());
+    }
     process.exit_status.map_or_else(|| "runs".to_owned(), |status| format!("ended ({status})"))
 }
 
@@ -144,6 +168,9 @@ pub(super) async fn preview(asked: Preview, client: &Client, printer: &mut Print
 
 #[cfg(test)]
 mod tests {
+    use ostler_protocol::processes::ServiceState;
+    use ostler_protocol::processes::ServiceView;
+
     use super::*;
 
     #[test]
@@ -155,11 +182,15 @@ mod tests {
             age_ms: 61_000,
             written: 0,
             kept_from: 0,
+            service: None,
         };
-        insta::assert_snapshot!(rows(&[process("web", None), process("build", Some(2))]), @r"
-        NAME   STATE      STARTED    COMMAND
-        web    runs       1 min 1 s  npm start … (+1 lines)
-        build  ended (2)  1 min 1 s  npm start … (+1 lines)
+        let service = ServiceView { state: ServiceState::Starting, why: None, restarts: 0 };
+        let service = ProcessView { service: Some(service), ..process("database", None) };
+        insta::assert_snapshot!(rows(&[service, process("web", None), process("build", Some(2))]), @r"
+        NAME      STATE              STARTED    COMMAND
+        database  service, starting  1 min 1 s  npm start … (+1 lines)
+        web       runs               1 min 1 s  npm start … (+1 lines)
+        build     ended (2)          1 min 1 s  npm start … (+1 lines)
         ");
     }
 }

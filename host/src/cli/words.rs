@@ -8,6 +8,7 @@ use ostler_protocol::EventBody;
 use ostler_protocol::event::{
     Blob, EgressVerdict, ModelStop, Person, Reason, Summarizer, ToolOutcome, TurnOutcome, Verdict,
 };
+use ostler_protocol::processes::ServiceState;
 use serde_json::Value;
 
 use super::terminal::{clean, duration, one_line};
@@ -110,6 +111,9 @@ fn milestone(body: &EventBody) -> Vec<Line> {
             let rest = format!(" {}: {} (by {})", clean(process), one_line(command, LINE), person(by));
             vec![vec![piece(Tone::Strong, "started in the background:"), plain(rest)]]
         }
+        EventBody::ProcessEnded { .. } | EventBody::ServiceChanged { .. } | EventBody::ServicesRefused { .. } => {
+            beside(body)
+        }
         EventBody::TerminalOpened { terminal, by } => {
             let rest = format!(" {} (by {})", clean(terminal), person(by));
             vec![vec![piece(Tone::Strong, "terminal opened:"), plain(rest)]]
@@ -131,6 +135,42 @@ fn milestone(body: &EventBody) -> Vec<Line> {
         EventBody::Notice { text } => with(Tone::Caution, "note:", text),
         _ => Vec::new(),
     }
+}
+
+/// What became of services and background commands.
+fn beside(body: &EventBody) -> Vec<Line> {
+    match body {
+        EventBody::ProcessEnded { process, exit_status, output, .. } => {
+            let tone = if *exit_status == 0 { Tone::Strong } else { Tone::Caution };
+            let rest = format!(" {} with status {exit_status}", clean(process));
+            let mut lines = vec![vec![piece(tone, "ended in the background:"), plain(rest)]];
+            lines.extend(last_output(output));
+            lines
+        }
+        EventBody::ServiceChanged { service, state, why, output, .. } => {
+            let why = why.as_deref().map_or_else(String::new, |why| format!(": {}", one_line(why, 2 * LINE)));
+            let tone = match state {
+                ServiceState::Ready => Tone::Good,
+                ServiceState::Failed => Tone::Bad,
+                ServiceState::Restarting | ServiceState::Stopped => Tone::Caution,
+                _ => Tone::Faint,
+            };
+            let mut lines =
+                vec![vec![piece(tone, format!("service {} is {}", clean(service), state.as_str())), plain(why)]];
+            lines.extend(output.iter().flat_map(|output| last_output(output)));
+            lines
+        }
+        EventBody::ServicesRefused { reason } => {
+            vec![vec![piece(Tone::Bad, "✗ no services:"), plain(format!(" {}", clean(reason)))]]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The last lines of what a command wrote.
+fn last_output(output: &str) -> Vec<Line> {
+    let cleaned = clean(output.trim_end());
+    cleaned.lines().map(|line| vec![piece(Tone::Faint, format!("  | {}", one_line(line, LINE)))]).collect()
 }
 
 /// What the sandbox did on the network.

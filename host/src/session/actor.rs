@@ -33,16 +33,19 @@ use super::mailbox::{Death, Handle, Message, Reply};
 use super::measure::Measure;
 use super::services::Services;
 use super::state::{Act, Input, Prompt, State, Step, Workspace as Phase};
-use super::{effects, egress};
+use super::{effects, egress, supervision};
 use crate::agent::tools::Lost;
 use crate::door::Account;
-use crate::workspace::{Workspace, chain};
+use crate::workspace::{Known, Workspace, chain};
 
 /// Messages that may wait for one actor.
 const MAILBOX: usize = 256;
 
 /// Pieces of text that a slow watcher may be behind.
 const DELTAS: usize = 1024;
+
+/// Longest that services may take to end when the host stops.
+const SERVICES_END: Duration = Duration::from_secs(15);
 
 /// Time after which a session that sleeps looks whether it can go on.
 const NAP: Duration = Duration::from_secs(5);
@@ -63,6 +66,8 @@ pub(super) struct Actor {
     asked: VecDeque<Message>,
     /// Acts under way; what they do ends with them.
     acts: JoinSet<()>,
+    /// The supervision of the sandbox's services; ends with it.
+    supervision: JoinSet<()>,
     /// Cancelled when the turn is stopped; a new one for each turn.
     cancel: CancellationToken,
     /// What the session has used of the network, which may be more than the log says yet.
@@ -124,6 +129,7 @@ impl Actor {
             messages,
             asked: VecDeque::new(),
             acts: JoinSet::new(),
+            supervision: JoinSet::new(),
             cancel: CancellationToken::new(),
             account,
             workspace,
@@ -148,12 +154,36 @@ impl Actor {
         }
         while let Some(message) = self.next().await {
             if matches!(message, Message::Quit) {
-                return self.close_account().await;
+                return self.quit().await;
             }
             if let Err(broken) = self.handle(message).await {
                 self.fall_asleep(&broken).await;
             }
         }
+    }
+
+    /// Gives the services their time to end well, because the sandbox ends with the host. Nobody takes events any more.
+    async fn quit(mut self) {
+        if let Some(workspace) = self.workspace.take() {
+            tokio::select! {
+                () = workspace.end_services(SERVICES_END) => {}
+                () = async { while self.messages.recv().await.is_some() {} } => {}
+            }
+        }
+        self.close_account().await;
+    }
+
+    /// Looks after the services of the sandbox that there is now.
+    fn supervise(&mut self) {
+        let (Some(workspace), Some(identity)) = (self.workspace.clone(), &self.state.session) else { return };
+        let known = Known {
+            services: self.state.beside.services.clone(),
+            ended: self.state.beside.ended.clone(),
+            author: identity.author.clone(),
+        };
+        let Some(job) = self.job() else { return };
+        self.supervision = JoinSet::new();
+        self.supervision.spawn(supervision::follow(workspace, known, job));
     }
 
     /// The next message, or the time to try again; `None` when nobody can send any more.
@@ -190,8 +220,12 @@ impl Actor {
         if self.wakefulness == Wakefulness::Folded {
             let workspace = if self.workspace.is_some() { Phase::Ready } else { Phase::None };
             // Where this fails nothing was begun, and the state is one that is on no disk: the caller lets it sleep.
+            if workspace == Phase::Ready {
+                self.input(Input::ServicesBegun).await?;
+            }
             self.input(Input::Recovered { workspace }).await?;
             self.wakefulness = Wakefulness::Awake;
+            self.supervise();
         }
         Ok(())
     }
@@ -212,6 +246,7 @@ impl Actor {
         self.cancel.cancel();
         self.cancel = CancellationToken::new();
         self.acts.shutdown().await;
+        self.supervision = JoinSet::new();
         self.discard_reports();
         self.measure = Measure::new(self.services.models.default_name());
         self.workspace = None;
@@ -232,10 +267,6 @@ impl Actor {
                 asked => self.asked.push_back(asked),
             }
         }
-    }
-
-    fn follow(&self, workspace: &Workspace) {
-        tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone(), self.state.network));
     }
 
     /// Puts down what has passed and is not in the log yet, so that the next host goes on from there.
@@ -270,7 +301,9 @@ impl Actor {
                 self.follow(&workspace);
                 let instance = workspace.instance();
                 self.workspace = Some(workspace);
+                self.input(Input::ServicesBegun).await?;
                 self.input(Input::WorkspaceReady { took_ms, restored, cloned }).await?;
+                self.supervise();
                 if let Some(death) = self.unclaimed_death.take_if(|death| death.instance == instance) {
                     self.died(death).await?;
                 }
@@ -291,7 +324,7 @@ impl Actor {
 
     /// What a workspace does by itself comes as messages.
     fn follow(&self, workspace: &Arc<Workspace>) {
-        tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone()));
+        tokio::spawn(egress::follow(workspace.network(), self.mailbox.clone(), self.state.network));
         let services = Arc::clone(&self.services);
         tokio::spawn(job::watch(Arc::downgrade(workspace), services, self.mailbox.clone()));
     }
@@ -353,6 +386,7 @@ impl Actor {
     async fn input(&mut self, input: Input) -> Result<(), Broken> {
         if matches!(input, Input::WorkspaceLost { .. }) {
             self.workspace = None;
+            self.supervision = JoinSet::new();
         }
         let step = self.state.step(input);
         self.commit(step).await
@@ -386,10 +420,11 @@ impl Actor {
         Ok(())
     }
 
-    fn spawn(&mut self, act: Act) {
-        let Some(identity) = self.state.session.clone() else { return };
+    /// What a task of an act holds.
+    fn job(&self) -> Option<Job> {
+        let identity = self.state.session.clone()?;
         let author = self.state.turn.as_ref().map_or_else(|| identity.author.clone(), |turn| turn.author.clone());
-        let job = Job {
+        Some(Job {
             session: self.session,
             services: Arc::clone(&self.services),
             identity,
@@ -401,7 +436,11 @@ impl Actor {
             account: Arc::clone(&self.account),
             deltas: self.deltas.clone(),
             mailbox: self.mailbox.clone(),
-        };
+        })
+    }
+
+    fn spawn(&mut self, act: Act) {
+        let Some(job) = self.job() else { return };
         // What ended is collected here: the set never holds more than what is under way.
         while self.acts.try_join_next().is_some() {}
         let span = effects::span(&act, self.session);

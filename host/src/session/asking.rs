@@ -13,6 +13,7 @@
 use ostler_protocol::event::{ModelStop, TurnOutcome};
 use ostler_protocol::{ErrorCode, EventBody, TurnId};
 
+use super::beside;
 use super::state::{Act, Answer, Compaction, Input, Retry, Stage, State, Step};
 
 /// Model requests in one turn before it is ended as failed.
@@ -58,6 +59,9 @@ impl State {
         if number > MAX_STEPS {
             let message = format!("the agent asked the model {MAX_STEPS} times in one turn without an end");
             return self.finish_turn(step, TurnOutcome::Failed { code: ErrorCode::ModelFailed, message });
+        }
+        if let Some(text) = self.beside.news() {
+            self.emit(step, EventBody::ContextAdded { source: beside::SOURCE.into(), text });
         }
         let model = self.session.as_ref().map(|session| session.model.clone()).unwrap_or_default();
         self.emit(step, EventBody::ModelRequested { turn: id, step: number, model });

@@ -16,6 +16,7 @@ impl State {
     /// Takes one event of the log.
     pub fn apply(&mut self, body: &EventBody) {
         self.seq += 1;
+        self.beside.apply(body);
         match body {
             EventBody::SessionCreated { .. } => self.apply_created(body),
             EventBody::PromptSubmitted { prompt, text, author, request } => {
@@ -103,7 +104,12 @@ impl State {
                 (*up, *down) = (up.saturating_add(*bytes_up), down.saturating_add(*bytes_down));
             }
             EventBody::Decided { .. } | EventBody::Notice { .. } | EventBody::Unknown => {}
-            EventBody::ProcessStarted { .. } | EventBody::TerminalOpened { .. } | EventBody::PreviewOpened { .. } => {}
+            EventBody::ProcessStarted { .. }
+            | EventBody::ProcessEnded { .. }
+            | EventBody::ServiceChanged { .. }
+            | EventBody::ServicesRefused { .. }
+            | EventBody::TerminalOpened { .. }
+            | EventBody::PreviewOpened { .. } => {}
         }
     }
 

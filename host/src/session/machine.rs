@@ -59,6 +59,11 @@ impl State {
                 self.publish(&mut step);
             }
             Input::WorkspaceLost { code, reason, cut_off } => self.on_workspace_lost(&mut step, code, reason, cut_off),
+            Input::ServicesBegun => self.holds_for_services = true,
+            Input::ServicesSettled => {
+                self.holds_for_services = false;
+                self.start_waiting_call(&mut step);
+            }
             Input::Published { turn, events } => {
                 if self.publishing.as_ref().is_some_and(|(publishing, _)| *publishing == turn) {
                     for event in events {
@@ -180,7 +185,7 @@ impl State {
     }
 
     fn start_waiting_call(&mut self, step: &mut Step) {
-        if self.workspace != Workspace::Ready {
+        if self.workspace != Workspace::Ready || self.holds_for_services {
             return;
         }
         let Some(turn) = &self.turn else { return };

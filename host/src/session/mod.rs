@@ -12,6 +12,7 @@
 
 mod actor;
 mod asking;
+mod beside;
 mod effects;
 mod egress;
 mod error;
@@ -28,6 +29,7 @@ mod publish;
 mod registry;
 mod services;
 mod state;
+mod supervision;
 mod tool_calls;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ostler_protocol::event::Person;
 use ostler_protocol::processes::{
     CreateTerminal, MAX_COMMAND, MAX_PIECE, MAX_PROCESS_NAME, MAX_WINDOW, PortList, PortView, ProcessList,
-    ProcessOutput, ProcessView, StartProcess, TerminalList, TerminalView, Window, is_process_name,
+    ProcessOutput, ProcessView, ServiceView, StartProcess, TerminalList, TerminalView, Window, is_process_name,
 };
 use ostler_protocol::{ErrorCode, EventBody, SessionId};
 use ostler_sandbox::client::GuestError;
@@ -19,7 +19,12 @@ use super::Sessions;
 use super::error::SessionError;
 use super::mailbox::Message;
 use super::registry::check_person;
-use crate::workspace::{self, Background, Begun, ConnectError, Terminal, Workspace, chain};
+use crate::workspace::{
+    self, Background, Begun, ConnectError, ServiceError, ServiceStatus, Terminal, Workspace, chain,
+};
+
+/// For whom people stop and start services.
+const PERSON: &str = "a person";
 
 impl Sessions {
     /// The TCP ports on which something listens in the sandbox.
@@ -58,6 +63,11 @@ impl Sessions {
         let name = named(asked.name, "cmd")?;
         let sandbox = self.sandbox(session).await?;
         let by = self.person(session, asked.author).await?;
+        if sandbox.services().iter().any(|service| service.name == name) {
+            let words = format!("`{name}` is a service of the repository");
+            let hint = "`ostler process restart SESSION NAME` starts it; or choose another name";
+            return Err(SessionError::new(ErrorCode::Conflict, words).with_hint(hint));
+        }
         if sandbox
             .background()
             .await
@@ -75,10 +85,10 @@ impl Sessions {
         }
     }
 
-    /// The commands in the background.
+    /// The declared services and the commands in the background.
     pub async fn processes(&self, session: SessionId) -> Result<ProcessList, SessionError> {
-        let found = self.sandbox(session).await?.background().await.map_err(guest_error)?;
-        Ok(ProcessList { processes: found.into_iter().map(process_view).collect() })
+        let sandbox = self.sandbox(session).await?;
+        Ok(ProcessList { processes: listed(&sandbox).await? })
     }
 
     /// A piece of what one wrote; the last of it where no offset is given.
@@ -109,7 +119,18 @@ impl Sessions {
     /// Ends one with everything that it started. One that has ended is answered as it is.
     pub async fn stop_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError> {
         let sandbox = self.sandbox(session).await?;
-        sandbox.stop_background(name).await.map_err(|error| named_error("background command", name, error))?;
+        if sandbox.services().iter().any(|service| service.name == name) {
+            sandbox.stop_service(name, PERSON).await.map_err(service_error)?;
+        } else {
+            sandbox.stop_background(name).await.map_err(|error| named_error("background command", name, error))?;
+        }
+        self.process(&sandbox, name).await
+    }
+
+    /// Starts a declared service, again where it runs.
+    pub async fn restart_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError> {
+        let sandbox = self.sandbox(session).await?;
+        sandbox.restart_service(name, PERSON).await.map_err(service_error)?;
         self.process(&sandbox, name).await
     }
 
@@ -185,8 +206,7 @@ impl Sessions {
     }
 
     async fn process(&self, sandbox: &Workspace, name: &str) -> Result<ProcessView, SessionError> {
-        let found = sandbox.background().await.map_err(guest_error)?;
-        let found = found.into_iter().find(|found| found.name == name).map(process_view);
+        let found = listed(sandbox).await?.into_iter().find(|found| found.name == name);
         found.ok_or_else(|| missing("background command", name))
     }
 }
@@ -206,7 +226,23 @@ fn process_view(found: Background) -> ProcessView {
         age_ms: super::job::milliseconds(found.age),
         written: found.row.output,
         kept_from: found.row.first,
+        service: None,
     }
+}
+
+/// The services with their last starts, then the commands.
+async fn listed(sandbox: &Workspace) -> Result<Vec<ProcessView>, SessionError> {
+    let starts = sandbox.service_starts().await.map_err(guest_error)?;
+    let with_start = |service: ServiceStatus| {
+        let ServiceStatus { name, command, state, why, restarts } = service;
+        let start = starts.iter().find(|start| start.name == name).cloned().map(process_view);
+        let unstarted =
+            ProcessView { name, command, exit_status: None, age_ms: 0, written: 0, kept_from: 0, service: None };
+        ProcessView { service: Some(ServiceView { state, why, restarts }), ..start.unwrap_or(unstarted) }
+    };
+    let services = sandbox.services().into_iter().map(with_start);
+    let commands = sandbox.background().await.map_err(guest_error)?;
+    Ok(services.chain(commands.into_iter().map(process_view)).collect())
 }
 
 fn terminal_view(found: Terminal) -> TerminalView {
@@ -252,6 +288,17 @@ fn named_error(kind: &str, name: &str, error: GuestError) -> SessionError {
         GuestError::Refused { failure, .. } if failure.kind == FailureKind::NotFound => missing(kind, name),
         _ => guest_error(error),
     }
+}
+
+fn service_error(error: ServiceError) -> SessionError {
+    let (code, hint) = match &error {
+        ServiceError::Unknown(_) => (ErrorCode::NotFound, "`ostler process list SESSION` lists the services"),
+        ServiceError::Unsupervised => {
+            (ErrorCode::Conflict, "the sandbox has ended or is about to; its next one starts them")
+        }
+        ServiceError::Late { .. } => (ErrorCode::SandboxFailed, "what it writes may say why"),
+    };
+    SessionError::new(code, error.to_string()).with_hint(hint)
 }
 
 fn missing(kind: &str, name: &str) -> SessionError {

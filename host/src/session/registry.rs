@@ -264,10 +264,14 @@ impl Registry {
         self.closing.store(true, Ordering::Release);
         let slots: Vec<Slot> = self.slots().values().cloned().collect();
         let ended = async {
+            let mut ending = Vec::new();
             for slot in slots {
                 // Waits for one that is just being started.
                 let Some(handle) = slot.lock().await.take() else { continue };
                 let _ = handle.mailbox.send(Message::Quit).await;
+                ending.push(handle);
+            }
+            for handle in ending {
                 handle.mailbox.closed().await;
             }
         };

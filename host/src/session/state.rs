@@ -8,6 +8,7 @@ use ostler_protocol::event::{
 };
 use ostler_protocol::{CallId, DecisionId, ErrorCode, EventBody, PromptId, PullRequestId, SessionId, TurnId};
 
+use super::beside::Beside;
 use crate::agent::message::Message;
 use crate::door::Bytes;
 
@@ -28,6 +29,10 @@ pub struct State {
     pub publishing: Option<(TurnId, Person)>,
     /// What is known of the sandbox.
     pub workspace: Workspace,
+    /// What runs beside the agent.
+    pub beside: Beside,
+    /// Whether tools wait for the services of the sandbox. The log does not know it: who supervises them says so.
+    pub holds_for_services: bool,
     /// Whether the context of the session (hooks, repository) is in the conversation.
     pub context_loaded: bool,
     /// First line of the first prompt.
@@ -280,6 +285,10 @@ pub enum Input {
     ToolFinished { turn: TurnId, call: CallId, result: ToolResult },
     /// The sandbox is there.
     WorkspaceReady { took_ms: u64, restored: bool, cloned: Option<String> },
+    /// The services of the sandbox are looked after from now on.
+    ServicesBegun,
+    /// Each service is ready, or will not be soon.
+    ServicesSettled,
     /// The sandbox could not be made, or it is gone.
     WorkspaceLost { code: ErrorCode, reason: String, cut_off: Option<CutOff> },
     /// Publishing ended; the events tell how.

@@ -18,8 +18,11 @@ use super::hands::environment;
 /// What the identifiers of such calls begin with in the guest.
 const PREFIX: &str = "bg:";
 
+/// What the identifiers of declared services begin with, so that no name is two things.
+const SERVICE_PREFIX: &str = "svc:";
+
 /// Output that is kept of each.
-const TAIL: u64 = 256 * 1024;
+pub(super) const TAIL: u64 = 256 * 1024;
 
 /// Time between SIGTERM and SIGKILL, and the longest that the end is waited for.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -28,11 +31,17 @@ const STOP_TIME: Duration = Duration::from_secs(10);
 /// Pause between two looks at a command that is to end.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What the name of a run begins with in a label, and how many characters follow.
+const RUN_MARK: char = '#';
+const RUN_LENGTH: usize = 8;
+
 /// A command in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Background {
     /// Its name.
     pub name: String,
+    /// Which start of that name it is; empty where an older host started it.
+    pub run: String,
     /// The beginning of its command line.
     pub command: String,
     /// Time since it was started.
@@ -61,6 +70,9 @@ pub enum Begun {
 impl Workspace {
     /// Starts a command in the background, with bash, in the place of one of its name that was stopped.
     pub async fn start_background(&self, name: &str, command: &str, author: &Person) -> Result<Begun, GuestError> {
+        if self.services.is_service(name) {
+            return Ok(Begun::Before);
+        }
         let exec = Exec {
             call: call(name),
             argv: vec!["bash".into(), "-c".into(), command.into()],
@@ -70,18 +82,17 @@ impl Workspace {
             output_limit: TAIL,
             overflow: Overflow::DropHead,
             stdio: Stdio::Merged,
-            label: label(command),
+            label: label(&format!("{RUN_MARK}{} {command}", new_run())),
         };
-        let mut begun = self.guest.exec(exec.clone()).await;
+        let mut begun = self.guest.start(exec.clone()).await;
         if exists(&begun) && makes_room(&self.guest.status(&exec.call).await?) {
             // Refused where somebody else was faster, who has the name then.
             let _ = self.guest.forget(&exec.call).await;
-            begun = self.guest.exec(exec).await;
+            begun = self.guest.start(exec).await;
         }
         match begun {
             _ if exists(&begun) => Ok(Begun::Before),
-            // Nobody follows: the stream is let go at once.
-            Ok(_) => Ok(Begun::Now),
+            Ok(()) => Ok(Begun::Now),
             Err(error) => Err(error),
         }
     }
@@ -89,13 +100,24 @@ impl Workspace {
     /// The commands in the background that the guest remembers, ended ones too, oldest first.
     pub async fn background(&self) -> Result<Vec<Background>, GuestError> {
         let (listed, _) = self.guest.calls(PREFIX).await?;
-        Ok(listed.into_iter().filter_map(background).collect())
+        Ok(listed.into_iter().filter_map(|listed| background(PREFIX, listed)).collect())
     }
 
-    /// At most `max` bytes of what a command wrote, from `offset`; the last ones where it is absent, none where it is after
+    /// The identifier of what has a name: the service, where one is declared.
+    fn call(&self, name: &str) -> String {
+        if self.services.is_service(name) { service_call(name) } else { call(name) }
+    }
+
+    /// The declared services as far as the guest remembers a start, with how far the last one is.
+    pub async fn service_starts(&self) -> Result<Vec<Background>, GuestError> {
+        let (listed, _) = self.guest.calls(SERVICE_PREFIX).await?;
+        Ok(listed.into_iter().filter_map(|listed| background(SERVICE_PREFIX, listed)).collect())
+    }
+
+    /// At most `max` bytes of what a command or service wrote, from `offset`; the last ones where it is absent, none where it is after
     /// the end.
     pub async fn background_output(&self, name: &str, offset: Option<u64>, max: u32) -> Result<Piece, GuestError> {
-        let call = call(name);
+        let call = self.call(name);
         let written = self.guest.status(&call).await?.output;
         let offset = offset.unwrap_or(written.saturating_sub(max.into())).min(written);
         self.guest.read_output(&call, offset, max).await
@@ -120,6 +142,11 @@ impl Workspace {
     }
 }
 
+/// The identifier of a declared service's last start.
+pub(super) fn service_call(name: &str) -> String {
+    format!("{SERVICE_PREFIX}{name}")
+}
+
 fn call(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
@@ -132,14 +159,27 @@ fn makes_room(row: &Call) -> bool {
     row.exit.is_some_and(|exit| exit.cause == ExitCause::Stopped)
 }
 
-fn background(listed: Listed) -> Option<Background> {
-    let name = listed.row.call.strip_prefix(PREFIX)?.to_owned();
+fn background(prefix: &str, listed: Listed) -> Option<Background> {
+    let name = listed.row.call.strip_prefix(prefix)?.to_owned();
     let age = Duration::from_millis(listed.age_ms);
-    Some(Background { name, command: listed.label, age, row: listed.row })
+    let (run, command) = parts(&listed.label);
+    Some(Background { name, run: run.to_owned(), command: command.to_owned(), age, row: listed.row })
 }
 
-/// The beginning of a command line, as much as a label holds.
-fn label(command: &str) -> String {
+/// The run and the command line that a label holds.
+fn parts(label: &str) -> (&str, &str) {
+    let marked = label.strip_prefix(RUN_MARK).and_then(|rest| rest.split_once(' '));
+    let is_run = |run: &str| run.len() == RUN_LENGTH && run.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    marked.filter(|(run, _)| is_run(run)).unwrap_or(("", label))
+}
+
+fn new_run() -> String {
+    let random = ulid::Ulid::generate().to_string().to_ascii_lowercase();
+    random[random.len().saturating_sub(RUN_LENGTH)..].to_owned()
+}
+
+/// The beginning of a text, as much as a label holds.
+pub(super) fn label(command: &str) -> String {
     let mut end = command.len().min(MAX_LABEL);
     while !command.is_char_boundary(end) {
         end -= 1;
@@ -150,6 +190,16 @@ fn label(command: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_tells_the_run_from_the_command() {
+        let run = new_run();
+        assert_eq!(parts(&format!("#{run} npm start")), (run.as_str(), "npm start"));
+        assert_ne!(run, new_run());
+        for older in ["npm start", "#comment and more", "#12345678", "#1234567! x"] {
+            assert_eq!(parts(older), ("", older));
+        }
+    }
 
     #[test]
     fn a_label_holds_whole_characters() {

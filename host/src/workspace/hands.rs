@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Workspace;
 use super::background::{Background, Begun};
+use super::services::ServiceError;
 use crate::agent::tools::{
     BackgroundOutput, BackgroundView, Command, FileContent, Hands, HandsError, Lost, ToolOutput,
 };
@@ -30,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Longest time of a command that an earlier host started.
 const ADOPTED: Duration = Duration::from_secs(3600);
+
+/// For whom services are stopped and started by these hands.
+const AGENT: &str = "the agent";
 
 /// Time between SIGTERM and SIGKILL when a command is stopped: a stop must be done within a second.
 const STOP_GRACE: Duration = Duration::from_millis(300);
@@ -149,13 +153,23 @@ impl Hands for TurnHands {
     }
 
     async fn background(&self) -> Result<Vec<BackgroundView>, HandsError> {
+        let services = self.workspace.services().into_iter().map(|service| BackgroundView {
+            name: service.name,
+            command: service.command,
+            exit_status: None,
+            service: Some(match service.why {
+                Some(why) => format!("{}: {why}", service.state.as_str()),
+                None => service.state.as_str().to_owned(),
+            }),
+        });
         let listed = self.workspace.background().await.map_err(hands_error)?;
         let view = |Background { name, command, row, .. }| BackgroundView {
             name,
             command,
             exit_status: row.exit.map(|exit| exit.status),
+            service: None,
         };
-        Ok(listed.into_iter().map(view).collect())
+        Ok(services.chain(listed.into_iter().map(view)).collect())
     }
 
     async fn background_output(
@@ -170,8 +184,18 @@ impl Hands for TurnHands {
     }
 
     async fn stop(&self, name: &str) -> Result<Option<i32>, HandsError> {
+        if self.workspace.services().iter().any(|service| service.name == name) {
+            self.workspace.stop_service(name, AGENT).await.map_err(service_error)?;
+            return Ok(None);
+        }
         let row = self.workspace.stop_background(name).await.map_err(stop_error)?;
         Ok(row.exit.map(|exit| exit.status))
+    }
+
+    async fn restart(&self, name: &str) -> Result<String, HandsError> {
+        self.workspace.restart_service(name, AGENT).await.map_err(service_error)?;
+        let found = self.workspace.services().into_iter().find(|service| service.name == name);
+        Ok(found.map_or_else(String::new, |service| service.state.as_str().to_owned()))
     }
 
     async fn read(&self, path: &str, max: u64) -> Result<FileContent, HandsError> {
@@ -216,6 +240,11 @@ fn silent(why: &str) -> HandsError {
 
 fn broke(why: &str) -> HandsError {
     HandsError::Gone(Lost { why: why.to_owned(), cut_off: Some(CutOff::BrokeProtocol) })
+}
+
+/// None of these says anything about the sandbox; what it is about shows at the next use.
+fn service_error(error: ServiceError) -> HandsError {
+    HandsError::Refused(error.to_string())
 }
 
 /// A command that does not end in time says nothing about the sandbox, and a stop can be repeated.

@@ -8,6 +8,7 @@ mod connect;
 mod error;
 mod hands;
 mod repository;
+mod services;
 mod terminals;
 
 use std::collections::HashSet;
@@ -34,6 +35,7 @@ use error::cut_off;
 pub use error::{WorkspaceError, chain};
 pub use hands::TurnHands;
 pub use repository::{Commit, GIT_HOST, Published, commit_message};
+pub use services::{Admission, FILE as SERVICES_FILE, Known, News, Overseer, ServiceError, ServiceStatus, supervise};
 pub use terminals::{Terminal, TerminalView};
 
 /// Time that a sandbox may take to start.
@@ -98,6 +100,7 @@ pub struct Workspace {
     terminals: terminals::Terminals,
     /// Set once nothing more is wanted of the sandbox: why it had ended by itself, where it had.
     given_up: OnceCell<Option<String>>,
+    services: services::Desk,
 }
 
 impl Workspace {
@@ -135,6 +138,27 @@ impl Workspace {
             let cut_off = cut_off(&error)?;
             Some(Lost { why: chain(&error), cut_off: Some(cut_off) })
         }
+    }
+
+    /// The declared services, in the order in which they are started.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        self.services.list()
+    }
+
+    /// Starts a declared service, again where it runs, and waits until it was started. `by` says for whom.
+    pub async fn restart_service(&self, name: &str, by: &str) -> Result<(), ServiceError> {
+        self.services.ask(name, services::Wish::Restart, by).await
+    }
+
+    /// Ends a declared service and waits until it has ended; it stays so.
+    pub async fn stop_service(&self, name: &str, by: &str) -> Result<(), ServiceError> {
+        self.services.ask(name, services::Wish::Stop, by).await
+    }
+
+    /// Stops the declared services in reverse order, as far as that is possible in time, before the sandbox ends.
+    pub async fn end_services(&self, limit: Duration) {
+        self.services.end(limit).await;
     }
 
     /// What the sandbox does on the network. Ends with the workspace.
@@ -249,6 +273,7 @@ impl Workspaces {
             sockets,
             terminals: terminals::Terminals::default(),
             given_up: OnceCell::new(),
+            services: services::Desk::new(),
         })
     }
 

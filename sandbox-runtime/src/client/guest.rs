@@ -52,6 +52,7 @@ impl Default for Deadlines {
 pub struct Guest {
     asks: mpsc::Sender<Ask>,
     lost: Lost,
+    exits: watch::Receiver<u64>,
     deadlines: Deadlines,
 }
 
@@ -95,8 +96,9 @@ impl Guest {
             .map_err(|failure| GuestError::Refused { what: WHAT, failure })?;
         let (asks, receiver) = mpsc::channel(QUEUE);
         let (ended, lost) = watch::channel(None);
-        tokio::spawn(Link::new(socket, epoch, receiver, ended).run());
-        Ok(Self { asks, lost, deadlines })
+        let (counter, exits) = watch::channel(0);
+        tokio::spawn(Link::new(socket, epoch, receiver, ended, counter).run());
+        Ok(Self { asks, lost, exits, deadlines })
     }
 
     /// Waits until the link is lost and gives the reason, also where nothing is asked of the guest meanwhile. Keeps no link.
@@ -122,6 +124,20 @@ impl Guest {
             running.pid = Some(pid);
         }
         Ok(running)
+    }
+
+    /// Runs a program that nobody follows: what it writes is kept as [`Exec::overflow`] says, and [`Self::exits`] changes when
+    /// it ends, however soon.
+    ///
+    /// # Errors
+    /// As [`Self::exec`].
+    pub async fn start(&self, exec: Exec) -> Result<(), GuestError> {
+        const WHAT: &str = "start a program";
+        let (_, theirs) = stream()?;
+        // Nobody waits for this end from the beginning: one that were let go later could have been told already.
+        let (end, _) = oneshot::channel();
+        let send = self.send(WHAT, Request::Exec(exec), Some(theirs), Some(end));
+        within(WHAT, self.deadlines.answer, send).await.map(|_| ())
     }
 
     /// Follows a call that this or an earlier host started, from a byte of its output on. Whoever followed it before gets no
@@ -191,6 +207,12 @@ impl Guest {
         }
     }
 
+    /// Changes whenever calls ended that nobody follows; which ones, [`Self::calls`] tells. Closed when the link is lost.
+    #[must_use]
+    pub fn exits(&self) -> watch::Receiver<u64> {
+        self.exits.clone()
+    }
+
     /// The TCP ports on which something in the sandbox listens, and whether there are more. The names of processes are
     /// theirs to choose. The port to which the door redirects connections is not among them.
     pub async fn ports(&self) -> Result<(Vec<Port>, bool), GuestError> {
@@ -255,16 +277,7 @@ impl Guest {
     }
 
     async fn follow(&self, what: &'static str, call: String, request: Request) -> Result<(Running, Reply), GuestError> {
-        let pair = || {
-            let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            let ours = OwnedFd::from(ours);
-            // What runs in the sandbox may have the other end; who sends a descriptor chooses how long it takes to close it.
-            refuse_descriptors(&ours);
-            Ok((UnixStream::from_std(ours.into())?, OwnedFd::from(theirs)))
-        };
-        let (output, theirs) =
-            pair().map_err(|source| GuestError::Local { step: "make a socket for the output", source })?;
+        let (output, theirs) = stream()?;
         let (end, awaited) = oneshot::channel();
         let send = self.send(what, request, Some(theirs), Some(end));
         let (reply, _) = within(what, self.deadlines.answer, send).await?;
@@ -306,6 +319,19 @@ impl Guest {
     fn mismatch(&self) -> GuestError {
         GuestError::Link(LinkLost::Violation("an answer that does not fit its request"))
     }
+}
+
+/// Both ends of a socket for the output of a call, ours first.
+fn stream() -> Result<(UnixStream, OwnedFd), GuestError> {
+    let pair = || {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let ours = OwnedFd::from(ours);
+        // What runs in the sandbox may have the other end; who sends a descriptor chooses how long it takes to close it.
+        refuse_descriptors(&ours);
+        Ok((UnixStream::from_std(ours.into())?, OwnedFd::from(theirs)))
+    };
+    pair().map_err(|source| GuestError::Local { step: "make a socket for the output", source })
 }
 
 async fn within<T>(

@@ -65,6 +65,23 @@ async fn ends_of_calls_that_nobody_follows_are_no_offence() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_program_that_nobody_follows_is_noticed_however_soon_it_comes() {
+    let process = GuestProcess::start();
+    let guest = connect(&process, 1).await;
+    let mut exits = guest.exits();
+    for number in 0..50 {
+        let name = format!("c{number}");
+        guest.start(shell(&name, "true")).await.unwrap();
+        while guest.status(&name).await.unwrap().exit.is_none() {
+            tokio::time::timeout(Duration::from_secs(20), exits.changed()).await.unwrap().unwrap();
+        }
+    }
+    drop(process);
+    let closed = async { while exits.changed().await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the link is lost");
+}
+
+#[tokio::test]
 async fn a_program_runs_and_its_row_stays_until_it_is_forgotten() {
     let process = GuestProcess::start();
     let guest = connect(&process, 1).await;

@@ -30,6 +30,7 @@ const ORDER: &[&str] = &[
     "listProcesses",
     "readProcessOutput",
     "stopProcess",
+    "restartProcess",
     "createPreview",
     "listPreviews",
     "deletePreview",
@@ -96,7 +97,11 @@ async fn the_example_of_every_operation_works_on_a_real_host() -> Result<()> {
         let answer = send(&host.client, named(document, name)?, &real).await.with_context(|| (*name).to_owned())?;
         match *name {
             // What the operations do not do themselves: git fills the repository.
-            "putRepository" => Repository::with("demo", &[("a", "a")])?.push_to(&host.client).await?,
+            "putRepository" => {
+                let services = "[database]\ncommand = \"exec sleep 1000\"";
+                let files = [("a", "a"), (".ostler/services.toml", services)];
+                Repository::with("demo", &files)?.push_to(&host.client).await?;
+            }
             "createSession" => {
                 real.insert("session", answer["id"].as_str().context("an id")?.to_owned());
             }

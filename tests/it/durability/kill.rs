@@ -45,7 +45,7 @@ async fn a_tool_that_runs_while_the_host_is_killed_is_adopted_and_runs_once() ->
 }
 
 /// The workspace folder of the only sandbox, through its PID 1.
-fn find_workspace(host: &Host) -> Result<std::path::PathBuf> {
+pub(super) fn find_workspace(host: &Host) -> Result<std::path::PathBuf> {
     let pids = sandbox_processes(host)?;
     let first = pids.first().ok_or_else(|| anyhow::anyhow!("no process of the sandbox is alive"))?;
     Ok(std::path::PathBuf::from(format!("/proc/{first}/root/workspace")))

@@ -6,4 +6,5 @@ mod import;
 mod kill;
 mod publishing;
 mod repeating;
+mod services;
 mod torture;

@@ -11,6 +11,7 @@ mod ordinary_user;
 mod processes;
 mod programs;
 mod pull_request;
+pub mod services;
 mod stop;
 mod stream;
 mod telemetry;

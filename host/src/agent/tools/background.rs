@@ -47,6 +47,11 @@ fn check(name: &str) -> Result<(), ToolError> {
 /// Fails where the command that has the name is another one, or runs no more.
 async fn check_repeated(hands: &dyn Hands, name: &str, command: &str) -> Result<(), ToolError> {
     let found = hands.background().await?.into_iter().find(|found| found.name == name);
+    if found.as_ref().is_some_and(|found| found.service.is_some()) {
+        let words =
+            format!("`{name}` is a service of the repository; `service_restart` starts it, or choose another name");
+        return Err(ToolError::Impossible(words));
+    }
     let how = match found.map(|found| (found.exit_status, command.starts_with(&found.command))) {
         Some((None, true)) => return Ok(()),
         Some((Some(status), _)) => format!(" and has ended with status {status}"),
@@ -87,7 +92,11 @@ async fn list(hands: &dyn Hands) -> Result<ToolOutput, ToolError> {
         return Ok(ToolOutput::done("no command was started in the background"));
     }
     let line = |each: &super::BackgroundView| {
-        let state = each.exit_status.map_or_else(|| "running".to_owned(), |status| format!("ended ({status})"));
+        let state = match (&each.service, each.exit_status) {
+            (Some(state), _) => format!("service, {state}"),
+            (None, None) => "running".to_owned(),
+            (None, Some(status)) => format!("ended ({status})"),
+        };
         format!("{}  {state}  {}\n", each.name, each.command.lines().next().unwrap_or_default())
     };
     Ok(ToolOutput::done(found.iter().map(line).collect::<String>()))
@@ -95,12 +104,18 @@ async fn list(hands: &dyn Hands) -> Result<ToolOutput, ToolError> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stop {
+struct Named {
     name: String,
 }
 
+pub(super) async fn restart(hands: &dyn Hands, value: &Value) -> Result<ToolOutput, ToolError> {
+    let Named { name } = arguments(value)?;
+    let state = hands.restart(&name).await?;
+    Ok(ToolOutput::done(format!("`{name}` was started and is {state}; `shell_output` shows what it writes")))
+}
+
 pub(super) async fn stop(hands: &dyn Hands, value: &Value) -> Result<ToolOutput, ToolError> {
-    let Stop { name } = arguments(value)?;
+    let Named { name } = arguments(value)?;
     let status = hands.stop(&name).await?;
     let how = status.map_or_else(String::new, |status| format!(" with status {status}"));
     Ok(ToolOutput::done(format!("`{name}` has ended{how}")))

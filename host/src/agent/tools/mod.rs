@@ -110,6 +110,8 @@ pub struct BackgroundView {
     pub command: String,
     /// `None` while it runs.
     pub exit_status: Option<i32>,
+    /// Where it is in words, for a service that the repository declares.
+    pub service: Option<String>,
 }
 
 /// A piece of what a command in the background wrote.
@@ -141,8 +143,10 @@ pub trait Hands: Send + Sync {
         offset: Option<u64>,
         max: u32,
     ) -> Result<BackgroundOutput, HandsError>;
-    /// Ends one with everything that it started; gives its exit status.
+    /// Ends one with everything that it started; gives its exit status, where it is known.
     async fn stop(&self, name: &str) -> Result<Option<i32>, HandsError>;
+    /// Starts a declared service, again where it runs; says where it is then.
+    async fn restart(&self, name: &str) -> Result<String, HandsError>;
     /// Reads a regular file, at most `max` bytes of it.
     async fn read(&self, path: &str, max: u64) -> Result<FileContent, HandsError>;
     /// Replaces or makes a regular file.
@@ -157,6 +161,7 @@ pub async fn run(hands: &dyn Hands, call: CallId, tool: &str, arguments: &Value)
         "shell" => command::shell(hands, call, arguments).await,
         "shell_output" => background::output(hands, arguments).await,
         "shell_stop" => background::stop(hands, arguments).await,
+        "service_restart" => background::restart(hands, arguments).await,
         "search" => command::search(hands, call, arguments).await,
         "read_file" => files::read_file(hands, arguments).await,
         "write_file" => files::write_file(hands, arguments).await,
@@ -217,7 +222,8 @@ pub fn definitions() -> Vec<ToolDefinition> {
         },
         ToolDefinition {
             name: "shell_output",
-            description: "Shows what a background command wrote last and whether it runs, or lists all of them.",
+            description: "Shows what a background command or a service of the repository wrote last and whether it runs, or \
+                          lists all of them.",
             parameters: object(
                 json!({
                     "name": text("Name of the background command; all are listed when absent"),
@@ -228,8 +234,13 @@ pub fn definitions() -> Vec<ToolDefinition> {
         },
         ToolDefinition {
             name: "shell_stop",
-            description: "Ends a background command with everything that it started.",
-            parameters: object(json!({ "name": text("Name of the background command") }), &["name"]),
+            description: "Ends a background command or a service of the repository with everything that it started.",
+            parameters: object(json!({ "name": text("Name of the background command or service") }), &["name"]),
+        },
+        ToolDefinition {
+            name: "service_restart",
+            description: "Starts a service of the repository, again where it runs, such as after its code was changed.",
+            parameters: object(json!({ "name": text("Name of the service") }), &["name"]),
         },
         ToolDefinition {
             name: "read_file",

@@ -44,7 +44,10 @@ impl Hands for Memory {
         }
         let exit_status = command.starts_with("exit").then_some(3);
         let kept = command.chars().take(LABEL).collect();
-        started.insert(name.to_owned(), BackgroundView { name: name.to_owned(), command: kept, exit_status });
+        started.insert(
+            name.to_owned(),
+            BackgroundView { name: name.to_owned(), command: kept, exit_status, service: None },
+        );
         Ok(true)
     }
 
@@ -70,6 +73,10 @@ impl Hands for Memory {
         let mut started = self.started.lock().unwrap();
         let found = started.get_mut(name).ok_or_else(|| HandsError::Refused(format!("no call {name}")))?;
         Ok(Some(*found.exit_status.get_or_insert(STOPPED)))
+    }
+
+    async fn restart(&self, name: &str) -> Result<String, HandsError> {
+        Err(HandsError::Refused(format!("the repository declares no service `{name}`")))
     }
 
     async fn read(&self, path: &str, _max: u64) -> Result<FileContent, HandsError> {
@@ -123,7 +130,7 @@ async fn a_file_is_read_with_numbers_and_in_parts() {
 async fn wrong_arguments_and_unknown_tools_are_explained_to_the_model() {
     let memory = Memory::default();
     for (tool, value, words) in [
-        ("teleport", json!({}), "there are: shell, shell_output, shell_stop, read_file"),
+        ("teleport", json!({}), "there are: shell, shell_output, shell_stop, service_restart, read_file"),
         ("shell", json!({ "cmd": "ls" }), "unknown field `cmd`"),
         ("shell", json!({ "command": "  " }), "is empty"),
         ("shell", json!({ "command": "ls", "timeout_ms": 0 }), "must be 1 to"),

@@ -9,7 +9,7 @@ use ostler_protocol::api::{
 use ostler_protocol::event::{Person, TurnOutcome};
 use ostler_protocol::processes::{
     CreatePreview, CreateTerminal, PortList, PortView, PreviewList, PreviewView, ProcessList, ProcessOutput,
-    ProcessView, StartProcess, TerminalList, TerminalView, Window,
+    ProcessView, ServiceState, ServiceView, StartProcess, TerminalList, TerminalView, Window,
 };
 use ostler_protocol::{Delta, Event, EventBody, PromptId, PullRequestId, SessionId, TurnId};
 use ulid::Ulid;
@@ -214,6 +214,7 @@ pub(in crate::api) fn process() -> ProcessView {
         age_ms: 12,
         written: 0,
         kept_from: 0,
+        service: None,
     }
 }
 
@@ -221,8 +222,14 @@ pub(in crate::api) fn stopped_process() -> ProcessView {
     ProcessView { exit_status: Some(143), age_ms: 8200, written: 232, ..process() }
 }
 
+pub(in crate::api) fn service() -> ProcessView {
+    let service = ServiceView { state: ServiceState::Ready, why: None, restarts: 0 };
+    let (name, command) = ("database".to_owned(), "exec postgres -D /tmp/data".to_owned());
+    ProcessView { name, command, service: Some(service), age_ms: 4100, written: 812, ..process() }
+}
+
 pub(in crate::api) fn processes() -> ProcessList {
-    ProcessList { processes: vec![process()] }
+    ProcessList { processes: vec![service(), process()] }
 }
 
 pub(in crate::api) fn process_output() -> ProcessOutput {

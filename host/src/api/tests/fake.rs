@@ -218,6 +218,9 @@ impl ProcessService for Fake {
         self.check(session)?;
         Err(SessionError::new(ErrorCode::Conflict, "there is no sandbox that runs"))
     }
+    async fn restart_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError> {
+        self.stop_process(session, name).await
+    }
     async fn preview_opened(&self, session: SessionId, _: String, _: u16) -> Result<(), SessionError> {
         self.check(session)?;
         Ok(())

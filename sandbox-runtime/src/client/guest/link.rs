@@ -85,6 +85,8 @@ pub(super) struct Link {
     /// Ends that are to come of calls whose follower went away: as many are no offence.
     unfollowed: u32,
     useless: u32,
+    /// Counts the ends of calls that nobody follows.
+    exits: watch::Sender<u64>,
     buffer: Vec<u8>,
     lost: watch::Sender<Option<LinkLost>>,
 }
@@ -158,6 +160,7 @@ impl Link {
         epoch: u64,
         asks: mpsc::Receiver<Ask>,
         lost: watch::Sender<Option<LinkLost>>,
+        exits: watch::Sender<u64>,
     ) -> Self {
         Self {
             socket,
@@ -169,6 +172,7 @@ impl Link {
             ends: HashMap::new(),
             unfollowed: 0,
             useless: 0,
+            exits,
             buffer: vec![0; RECEIVE_BUFFER],
             lost,
         }
@@ -270,11 +274,14 @@ impl Link {
                 }
                 // A call of an earlier host that nobody follows has no entry.
                 let Some(end) = self.ends.remove(&call.call) else {
+                    self.exits.send_modify(|count| *count = count.wrapping_add(1));
                     let Some(left) = self.unfollowed.checked_sub(1) else { return self.useless() };
                     self.unfollowed = left;
                     return Ok(());
                 };
-                let _ = end.send(call);
+                if end.send(call).is_err() {
+                    self.exits.send_modify(|count| *count = count.wrapping_add(1));
+                }
                 Ok(())
             }
             Message::Reply(result) => self.answer(message.id, result, descriptor),

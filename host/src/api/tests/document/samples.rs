@@ -4,6 +4,7 @@ use ostler_protocol::event::{
     Blob, CutOff, EgressProtocol, EgressVerdict, ModelStop, Reason, RequestKey, Summarizer, ToolCall, ToolOutcome,
     TurnOutcome, Usage, Verdict,
 };
+use ostler_protocol::processes::ServiceState;
 use ostler_protocol::{CallId, DecisionId, Delta, ErrorCode, EventBody};
 use serde_json::{Value, json};
 
@@ -137,6 +138,22 @@ fn endings() -> Vec<EventBody> {
             failure: Some(ErrorCode::NoSpace),
         },
         EventBody::ProcessStarted { process: "web".into(), command: "npm start".into(), by: person() },
+        EventBody::ProcessEnded {
+            process: "web".into(),
+            run: "5v6w7x8y".into(),
+            exit_status: 1,
+            output: "Error: port 3000 is taken".into(),
+        },
+        EventBody::ServiceChanged {
+            service: "database".into(),
+            state: ServiceState::Restarting,
+            why: Some("it ended with status 1; it is started again in 500ms (1 of 5)".into()),
+            output: Some("FATAL: data directory is missing".into()),
+            decision: None,
+        },
+        EventBody::ServicesRefused {
+            reason: ".ostler/services.toml: service `web` has no `command`; say what it runs".into(),
+        },
         EventBody::TerminalOpened { terminal: "main".into(), by: person() },
         EventBody::PreviewOpened { preview: "p3000-5f0c7b1e7d".into(), port: 3000 },
         EventBody::EgressDecided {

@@ -70,7 +70,7 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
     let token = parts::token(&layout, user)?;
     let start = Start { listener, image: image.as_str().to_owned(), models, plugins, token };
     let certificates = certificates::find(config.certificates.as_deref())?;
-    let spawned = start_launcher(&layout, user, certificates)?;
+    let spawned = start_launcher(&layout, user, &config, certificates)?;
     let outcome = run(config, &layout, user, start, ready);
     if let (Err(_), Spawned::New(mut child)) = (&outcome, spawned) {
         // The parts end the launcher when they stop; this is for a start that failed before they could.
@@ -146,7 +146,12 @@ fn lock(layout: &Layout) -> Result<File, AppError> {
     Ok(file)
 }
 
-fn start_launcher(layout: &Layout, user: User, certificates: Option<PathBuf>) -> Result<Spawned, AppError> {
+fn start_launcher(
+    layout: &Layout,
+    user: User,
+    chosen: &HostConfig,
+    certificates: Option<PathBuf>,
+) -> Result<Spawned, AppError> {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         let message = format!("the launcher does not start: {}", crate::telemetry::chain(error));
         let hint =
@@ -156,6 +161,9 @@ fn start_launcher(layout: &Layout, user: User, certificates: Option<PathBuf>) ->
     let mut config = LauncherConfig::new(layout.store(), layout.launcher_state(), layout.launcher_socket());
     config.host_uid = user.uid;
     config.host_gid = user.gid;
+    // The host is held to what it was told, should somebody take it over.
+    config.most_of_workspaces = crate::workspace::limits(chosen.limits);
+    config.most_of_git = crate::forge::git_limits();
     config.certificates = certificates;
     config.forge = Some(layout.repositories());
     let argument = config.to_argument().map_err(|error| failed(&error))?;

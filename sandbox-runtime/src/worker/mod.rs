@@ -17,6 +17,7 @@
 
 mod executor;
 mod forbidden;
+mod former;
 mod log;
 mod machine;
 mod overlay;
@@ -158,6 +159,7 @@ impl Worker<'_> {
         let Job { record, store, mount_point, certificates, weakened, .. } = self.job;
         let layers = layers(store, &record.image)?;
         let files = store.sandbox(&record.sandbox);
+        let were_there = files.join(UPPER).exists();
         let written = make_files(&files, record)?;
         let pair = crate::pair::make(record.uid_base)?;
         for (kind, made) in &pair.door {
@@ -166,6 +168,9 @@ impl Worker<'_> {
         let certificates = certificates.as_deref().map(staging::read_certificates).transpose()?;
         let staging = staging::enter(mount_point)?;
         certificates.map(|content| staging.add_certificates(&content)).transpose()?;
+        if were_there {
+            former::wait_until_gone(&files)?;
+        }
         overlay::mount(&layers, &files, pair.user.as_fd(), weakened)?;
         if !weakened.lacks(Defence::TreeCheck) {
             overlay::check_tree(record.uid_base)?;

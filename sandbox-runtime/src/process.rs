@@ -172,6 +172,15 @@ pub(crate) fn refuse_descriptors(socket: &OwnedFd) -> bool {
     result == 0
 }
 
+/// Bytes that were sent over a Unix socket and not read yet, with what the kernel needs to hold them. None are left when the other
+/// end is closed.
+pub(crate) fn unread(socket: &OwnedFd) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// The errno of the last failed C library call.
 pub(crate) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)

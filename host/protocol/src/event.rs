@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::egress::{EgressProtocol, EgressVerdict};
 use crate::processes::ServiceState;
 use crate::{CallId, DecisionId, PromptId, PullRequestId, SessionId, TurnId};
 
@@ -366,47 +367,6 @@ pub enum EventBody {
     /// A kind that this reader does not know.
     #[serde(other)]
     Unknown,
-}
-
-/// What a sandbox spoke, or would have spoken, with the outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum EgressProtocol {
-    /// TLS: decided for each connection, by the name in its greeting.
-    Tls,
-    /// Plain HTTP: decided for each request.
-    Http,
-    /// Anything, with a host and port that the operator opened as such.
-    Tcp,
-    /// A look-up of a name.
-    Dns,
-}
-
-impl EgressProtocol {
-    /// In a word, as it is serialized.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tls => "tls",
-            Self::Http => "http",
-            Self::Tcp => "tcp",
-            Self::Dns => "dns",
-        }
-    }
-}
-
-/// What became of a wish to reach the outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum EgressVerdict {
-    /// It was let through.
-    Allowed,
-    /// It was refused.
-    Refused,
-    /// It was allowed, and nobody could be reached.
-    Failed,
 }
 
 /// A tool call as the model asked for it.

@@ -10,6 +10,7 @@
 //! - **Delta**: a piece of text on its way; shown live, never stored, superseded by an event.
 
 pub mod api;
+pub mod egress;
 pub mod error;
 pub mod event;
 pub mod ids;

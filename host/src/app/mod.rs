@@ -70,7 +70,7 @@ pub fn up(config: HostConfig, ready: impl FnOnce(&str)) -> Result<(), AppError> 
     let standing = privileges::standing();
     let start = Start { standing, listeners, image: image.as_str().to_owned(), models, plugins, token };
     let certificates = certificates::find(config.certificates.as_deref())?;
-    let spawned = start_launcher(&layout, user, certificates)?;
+    let spawned = start_launcher(&layout, user, &config, certificates)?;
     let outcome = run(config, &layout, user, start, ready);
     if let (Err(_), Spawned::New(mut child)) = (&outcome, spawned) {
         // The parts end the launcher when they stop; this is for a start that failed before they could.
@@ -138,7 +138,12 @@ fn lock(layout: &Layout) -> Result<File, AppError> {
     Ok(file)
 }
 
-fn start_launcher(layout: &Layout, user: User, certificates: Option<PathBuf>) -> Result<Spawned, AppError> {
+fn start_launcher(
+    layout: &Layout,
+    user: User,
+    chosen: &HostConfig,
+    certificates: Option<PathBuf>,
+) -> Result<Spawned, AppError> {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         let message = format!("the launcher does not start: {}", crate::telemetry::chain(error));
         let hint =
@@ -148,6 +153,9 @@ fn start_launcher(layout: &Layout, user: User, certificates: Option<PathBuf>) ->
     let mut config = LauncherConfig::new(layout.store(), layout.launcher_state(), layout.launcher_socket());
     // In the namespace of an ordinary user's launcher that user is root.
     (config.host_uid, config.host_gid) = if is_root() { (user.uid, user.gid) } else { (0, 0) };
+    // The host is held to what it was told, should somebody take it over.
+    config.most_of_workspaces = crate::workspace::limits(chosen.limits);
+    config.most_of_git = crate::forge::git_limits();
     config.certificates = certificates;
     config.forge = Some(layout.repositories());
     if cfg!(debug_assertions) {

@@ -50,12 +50,33 @@ pub(super) fn token(layout: &Layout, user: User) -> Result<ApiToken, AppError> {
     Ok(token)
 }
 
+/// Connects to the launcher as the next host. That a higher epoch was there is no reason to give up: this process has the data
+/// folder's lock, so no other host lives. It then goes on from there.
+async fn connect(layout: &Layout, index: &Index) -> Result<(Launcher, Vec<String>, u64), AppError> {
+    let internal = |error: &(dyn std::error::Error + 'static)| AppError::new(chain(error), "the log has more");
+    let socket = layout.launcher_socket();
+    let epoch = index.next_epoch(0).await.map_err(|error| internal(&error))?;
+    let (epoch, connected) = match Launcher::connect(&socket, epoch).await {
+        Err(LauncherClientError::Stale { highest, .. }) => {
+            tracing::warn!(epoch, highest, "the launcher knows of a later host than the index does");
+            let epoch = index.next_epoch(highest).await.map_err(|error| internal(&error))?;
+            (epoch, Launcher::connect(&socket, epoch).await)
+        }
+        connected => (epoch, connected),
+    };
+    let (launcher, living) = connected.map_err(|error| internal(&error))?;
+    Ok((launcher, living, epoch))
+}
+
 /// Ends a launcher that has no host. For a start that failed after the launcher was there.
 pub(super) fn end_launcher(layout: &Layout) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     let ended = runtime.block_on(async {
-        // Any epoch below the next start's is too old for a launcher that met a host before; then its grace ends it.
-        let (launcher, _) = Launcher::connect(&layout.launcher_socket(), u64::MAX - 1).await?;
+        let socket = layout.launcher_socket();
+        let (launcher, _) = match Launcher::connect(&socket, 0).await {
+            Err(LauncherClientError::Stale { highest, .. }) => Launcher::connect(&socket, highest).await?,
+            connected => connected?,
+        };
         launcher.shutdown().await
     });
     // Nobody listens: there is none.
@@ -164,9 +185,7 @@ pub(super) async fn serve(
 
     let plugins = start_plugins(plugins).await?;
     let index = Index::open(&layout.index()).map_err(|error| internal(&error))?;
-    let epoch = index.next_epoch().await.map_err(|error| internal(&error))?;
-    let (launcher, living) =
-        Launcher::connect(&layout.launcher_socket(), epoch).await.map_err(|error| internal(&error))?;
+    let (launcher, living, epoch) = connect(layout, &index).await?;
     let forge = Forge::open(&layout.repositories(), GitRunner::in_sandboxes(launcher.clone(), epoch))
         .map_err(|error| internal(&error))?;
     let outside = Outside::new(config.egress.clone());

@@ -40,6 +40,7 @@ pub use process::OLDEST_GIT;
 pub use read::Commit;
 pub use repositories::{Branch, Forge, ForgeLimits, Repository};
 pub use running::{Exit, GitError, GitRunner};
+pub use sandboxes::git_limits;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ostler_sandbox::client::{Deadlines, Ended as CallEnd, Guest, GuestError, Launcher};
@@ -93,10 +93,12 @@ pub(super) struct SandboxedGit {
     end: CallEnd,
 }
 
-/// The number of processors that git may use: all but one, which is the host's.
-fn limits() -> Limits {
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get().saturating_sub(1).max(1));
-    let cpu_millis = u32::try_from(processors).unwrap_or(1).saturating_mul(1000);
+/// The limits of each sandbox in which git runs, the same as long as the host lives. Git may use all processors but one, which is
+/// the host's.
+pub fn git_limits() -> Limits {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    let processors = PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let cpu_millis = u32::try_from(processors.saturating_sub(1).max(1)).unwrap_or(1).saturating_mul(1000);
     // It has no files of its own; what it writes is the forge's.
     Limits { memory: 2 << 30, pids: 2048, cpu_millis, cpu_weight: 100, io_weight: 100, disk: 1 << 30, files: 1_000_000 }
 }
@@ -166,7 +168,7 @@ impl Sandboxes {
     ) -> Result<Sandbox, GitError> {
         let id = ulid::Ulid::generate().to_string().to_lowercase();
         let repository = command.repository.as_str();
-        let opened = self.launcher.open_repository(&id, repository, command.access, limits(), MAKE).await;
+        let opened = self.launcher.open_repository(&id, repository, command.access, git_limits(), MAKE).await;
         let opened = opened.map_err(GitError::Make)?;
         let life = Life { id, launcher: self.launcher.clone(), writing, ended_well: AtomicBool::new(false) };
         let guest = Guest::connect(opened.control, self.epoch, Deadlines::default()).await.map_err(GitError::Greet)?;

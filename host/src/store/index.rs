@@ -79,12 +79,14 @@ impl Index {
         })
     }
 
-    /// Counts one more start of the host and returns its number: the epoch of everything it asks for.
-    pub async fn next_epoch(&self) -> Result<u64, StoreError> {
+    /// Counts one more start of the host and returns its number: the epoch of everything it asks for. It is beyond
+    /// `highest`, which somebody else has seen.
+    pub async fn next_epoch(&self, highest: u64) -> Result<u64, StoreError> {
+        let highest = i64::try_from(highest).unwrap_or(i64::MAX - 1);
         self.thread
-            .run(|connection| {
-                let sql = "UPDATE host SET epoch = epoch + 1 RETURNING epoch";
-                let epoch = database::write_returning(connection, sql, [], |row| row.get::<_, i64>(0));
+            .run(move |connection| {
+                let sql = "UPDATE host SET epoch = max(epoch, ?) + 1 RETURNING epoch";
+                let epoch = database::write_returning(connection, sql, [highest], |row| row.get::<_, i64>(0));
                 let counted = epoch.and_then(|epoch| epoch.ok_or(rusqlite::Error::QueryReturnedNoRows));
                 counted.map(i64::cast_unsigned).map_err(query("count the epoch"))
             })
@@ -255,6 +257,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(&folder.path().join("index.db")).unwrap();
         (folder, index)
+    }
+
+    #[tokio::test]
+    async fn every_start_has_a_higher_epoch_than_the_ones_before_and_those_that_others_saw() {
+        let (_folder, index) = index();
+        let mut epochs = Vec::new();
+        for highest in [0, 0, 1000, 5, 0, u64::MAX] {
+            epochs.push(index.next_epoch(highest).await.unwrap());
+        }
+        assert_eq!(epochs, [1, 2, 1001, 1002, 1003, i64::MAX as u64]);
     }
 
     #[tokio::test]

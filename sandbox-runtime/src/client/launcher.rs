@@ -89,7 +89,7 @@ impl Launcher {
     /// Must be called within a tokio runtime that has I/O and time enabled.
     ///
     /// # Errors
-    /// When nobody listens, or the launcher refuses version or epoch.
+    /// When nobody listens, or the launcher refuses version or epoch. [`LauncherClientError::Stale`] tells which epoch was there.
     pub async fn connect(socket: &Path, epoch: u64) -> Result<(Self, Vec<String>), LauncherClientError> {
         let failed = |source: io::Error| LauncherClientError::Connect { path: socket.to_owned(), source };
         let dialled = dial(socket).map_err(failed)?;

@@ -12,7 +12,7 @@ pub(super) const LEAST: Limits =
     Limits { memory: 16 << 20, pids: 4, cpu_millis: 10, cpu_weight: 1, io_weight: 1, disk: 1 << 20, files: 100 };
 
 /// Larger numbers are mistakes.
-const MOST: Limits = Limits {
+pub(super) const MOST: Limits = Limits {
     memory: 1 << 46,
     pids: 4 << 20,
     cpu_millis: 1_024_000,
@@ -22,20 +22,34 @@ const MOST: Limits = Limits {
     files: 1 << 32,
 };
 
-pub(super) fn check(limits: Limits) -> Result<(), Failure> {
-    let check = |name: &str, value: u64, least: u64, most: u64| {
-        if (least..=most).contains(&value) {
-            return Ok(());
+/// Whether the numbers make sense, and are none beyond what the operator allowed when this launcher started.
+pub(super) fn check(limits: Limits, allowed: Limits) -> Result<(), Failure> {
+    let refuse = |words: String| Err(failure(FailureKind::Invalid, "check limits", words));
+    let rows = rows(limits).into_iter().zip(rows(LEAST)).zip(rows(MOST)).zip(rows(allowed));
+    for ((((name, value), (_, least)), (_, most)), (_, allowed)) in rows {
+        if !(least..=most).contains(&value) {
+            return refuse(format!("{name} is {value}; {least} to {most} are possible"));
         }
-        Err(failure(FailureKind::Invalid, "check limits", format!("{name} is {value}; {least} to {most} are possible")))
-    };
-    check("memory", limits.memory, LEAST.memory, MOST.memory)?;
-    check("pids", limits.pids.into(), LEAST.pids.into(), MOST.pids.into())?;
-    check("cpu_millis", limits.cpu_millis.into(), LEAST.cpu_millis.into(), MOST.cpu_millis.into())?;
-    check("cpu_weight", limits.cpu_weight.into(), LEAST.cpu_weight.into(), MOST.cpu_weight.into())?;
-    check("io_weight", limits.io_weight.into(), LEAST.io_weight.into(), MOST.io_weight.into())?;
-    check("disk", limits.disk, LEAST.disk, MOST.disk)?;
-    check("files", limits.files, LEAST.files, MOST.files)
+        if value > allowed {
+            let words = "was the most that the configuration allowed when this launcher started; one that was changed since \
+                         holds after a clean stop of the host";
+            return refuse(format!("{name} is {value}; {allowed} {words}"));
+        }
+    }
+    Ok(())
+}
+
+fn rows(limits: Limits) -> [(&'static str, u64); 7] {
+    let Limits { memory, pids, cpu_millis, cpu_weight, io_weight, disk, files } = limits;
+    [
+        ("memory", memory),
+        ("pids", pids.into()),
+        ("cpu_millis", cpu_millis.into()),
+        ("cpu_weight", cpu_weight.into()),
+        ("io_weight", io_weight.into()),
+        ("disk", disk),
+        ("files", files),
+    ]
 }
 
 /// A limit that ended a sandbox, with what was used and what was allowed. [`fmt::Display`] gives the words that people read.
@@ -84,8 +98,8 @@ mod tests {
 
     #[test]
     fn a_limit_out_of_range_is_named_with_what_would_be_right() {
-        assert_eq!(check(LEAST), Ok(()));
-        assert_eq!(check(MOST), Ok(()));
+        assert_eq!(check(LEAST, MOST), Ok(()));
+        assert_eq!(check(MOST, MOST), Ok(()));
         for (wrong, words) in [
             (Limits { pids: 0, ..LEAST }, "pids is 0; 4 to 4194304 are possible"),
             (Limits { cpu_weight: 1001, ..LEAST }, "cpu_weight is 1001; 1 to 1000 are possible"),
@@ -93,7 +107,33 @@ mod tests {
             (Limits { disk: 1, ..LEAST }, "disk is 1; 1048576 to 1125899906842624 are possible"),
             (Limits { files: 99, ..LEAST }, "files is 99; 100 to 4294967296 are possible"),
         ] {
-            assert_eq!(check(wrong).unwrap_err().detail, words);
+            assert_eq!(check(wrong, MOST).unwrap_err().detail, words);
+        }
+    }
+
+    #[test]
+    fn no_limit_is_beyond_what_the_operator_allowed() {
+        let allowed = Limits {
+            memory: 32 << 20,
+            pids: 40,
+            cpu_millis: 1000,
+            cpu_weight: 100,
+            io_weight: 100,
+            disk: 2 << 20,
+            files: 1000,
+        };
+        assert_eq!(check(allowed, allowed), Ok(()));
+        for (name, beyond) in [
+            ("memory", Limits { memory: allowed.memory + 1, ..allowed }),
+            ("pids", Limits { pids: 41, ..allowed }),
+            ("cpu_millis", Limits { cpu_millis: 1001, ..allowed }),
+            ("cpu_weight", Limits { cpu_weight: 101, ..allowed }),
+            ("io_weight", Limits { io_weight: 101, ..allowed }),
+            ("disk", Limits { disk: allowed.disk + 1, ..allowed }),
+            ("files", Limits { files: 1001, ..allowed }),
+        ] {
+            let refused = check(beyond, allowed).unwrap_err();
+            assert!(refused.detail.starts_with(name) && refused.detail.contains("the most that"), "{name}: {refused}");
         }
     }
 

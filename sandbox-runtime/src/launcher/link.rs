@@ -8,9 +8,15 @@ use std::time::{Duration, Instant};
 use ostler_wire::launcher::{FromLauncher, Message};
 use ostler_wire::socket::{self, SocketError};
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{Shutdown, shutdown};
+
+use crate::process;
 
 /// Messages that may wait for a slow host; one that lets more gather is dropped.
 const MOST_QUEUED: usize = 4096;
+
+/// Connections that may have ended with something unread in them, and stay open at their other end.
+pub(super) const MOST_DEPARTED: usize = 8;
 
 /// Time in which a caller must say hello.
 pub(super) const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -75,6 +81,21 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// Descriptors that wait because the host does not read.
+    pub(super) fn waiting_descriptors(&self) -> usize {
+        self.queue.iter().filter(|(_, descriptor)| descriptor.is_some()).count()
+    }
+
+    /// The socket of a connection that has ended, where the other end is still open and has not read everything: what was sent
+    /// to it, descriptors too, stays until it is read or closed.
+    pub(super) fn into_unread(self) -> Option<OwnedFd> {
+        if process::unread(&self.socket) == 0 {
+            return None;
+        }
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        Some(self.socket)
     }
 
     pub(super) fn wants_to_send(&self) -> bool {

@@ -33,6 +33,10 @@ use crate::step::{Step, failure};
 /// Longest that all sockets of one request may take. Measured: less than 1 ms.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Descriptors that a host may let wait before it gets no further sockets. What it does not read stays open in the kernel, where no limit
+/// of the host's or the launcher's counts it; a full socket holds about 300.
+const MOST_WAITING: usize = 64;
+
 /// What the child sends: each socket, or why there is none.
 #[derive(Debug, Serialize, Deserialize)]
 enum Minted {
@@ -60,6 +64,10 @@ impl Launcher {
         if !(1..=MAX_MINTED).contains(&count) {
             let words = format!("{count} sockets; 1 to {MAX_MINTED} are possible");
             return Err(failure(FailureKind::Invalid, "mint", words));
+        }
+        if self.host.as_ref().is_some_and(|host| host.waiting_descriptors() > MOST_WAITING) {
+            let words = format!("{MOST_WAITING} descriptors that were sent before wait to be read");
+            return Err(failure(FailureKind::Limit, "mint", words));
         }
         let living = self.sandboxes.get(id).filter(|sandbox| matches!(sandbox.phase, Phase::Living));
         let Some(init) = living.and_then(|sandbox| sandbox.init.as_ref()) else {

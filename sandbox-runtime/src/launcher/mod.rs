@@ -44,6 +44,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ostler_wire::Failure;
+use ostler_wire::launcher::Limits;
 use serde::{Deserialize, Serialize};
 
 use crate::defence::Weakened;
@@ -84,6 +85,10 @@ pub struct LauncherConfig {
     pub most_sandboxes: usize,
     /// Sandboxes that may be in the making at one time; further requests wait.
     pub most_workers: usize,
+    /// The most that a host may give a workspace, as the operator chose it. The host is not asked.
+    pub most_of_workspaces: Limits,
+    /// The most that it may give a sandbox for git.
+    pub most_of_git: Limits,
     /// File with the certificates that sandboxes are to trust, in PEM. Read for every sandbox.
     #[serde(default)]
     pub certificates: Option<PathBuf>,
@@ -109,6 +114,8 @@ impl LauncherConfig {
             uid_ranges: 32_768,
             most_sandboxes: 1024,
             most_workers: 8,
+            most_of_workspaces: limits::MOST,
+            most_of_git: limits::MOST,
             certificates: None,
             guest: None,
             weakened: Weakened::default(),

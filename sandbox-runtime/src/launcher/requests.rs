@@ -8,7 +8,7 @@ use ostler_wire::socket::{self, SocketError};
 use ostler_wire::{Failure, FailureKind, VERSION};
 use rustix::net::{SocketFlags, accept_with};
 
-use super::link::{Caller, Link, MOST_CALLERS};
+use super::link::{Caller, Link, MOST_CALLERS, MOST_DEPARTED};
 use super::sandboxes::{Phase, Purpose, RequestKey};
 use super::starting::check_id;
 use super::state::{Launcher, log};
@@ -17,6 +17,10 @@ use crate::step::failure;
 
 /// Messages or connections that are worked off before everything else gets its turn.
 const BATCH: usize = 32;
+
+/// How far the epoch of a host may be beyond that of the last one. A host counts its starts; one that was taken over and says
+/// more would leave no number to later ones.
+const FURTHEST: u64 = 1 << 20;
 
 impl Launcher {
     /// Takes whoever waits at the socket.
@@ -50,9 +54,11 @@ impl Launcher {
     }
 
     fn welcome(&mut self, caller: Caller, message: &ToLauncher) {
+        self.departed.retain(|socket| process::unread(socket) > 0);
         if let Err(refused) = self.check_hello(message) {
             log(&format!("refused a host: {refused}"));
-            let reply = FromLauncher { epoch: message.epoch, id: message.id, body: Message::Reply(Err(refused)) };
+            // The highest epoch tells an honest host where to go on.
+            let reply = FromLauncher { epoch: self.epoch, id: message.id, body: Message::Reply(Err(refused)) };
             // Whoever cannot take even this is gone.
             let _ = socket::send(caller.socket.as_fd(), &reply, None);
             return;
@@ -77,14 +83,28 @@ impl Launcher {
             return Err(failure(FailureKind::Invalid, "hello", "the first message must be a hello"));
         };
         check_version(version)?;
-        self.check_epoch(message.epoch)
+        if self.departed.len() >= MOST_DEPARTED {
+            let words = format!("{MOST_DEPARTED} earlier connections must be read to their end or closed first");
+            return Err(failure(FailureKind::Limit, "hello", words));
+        }
+        let epoch = message.epoch;
+        if epoch < self.epoch {
+            let words = format!("epoch {epoch} is over: one of epoch {} was here", self.epoch);
+            return Err(failure(FailureKind::StaleEpoch, "check epoch", words));
+        }
+        if epoch - self.epoch > FURTHEST {
+            let words = format!("epoch {epoch} leaves no room for later hosts: the last one was {}", self.epoch);
+            return Err(failure(FailureKind::Invalid, "check epoch", words));
+        }
+        Ok(())
     }
 
+    /// A connection is of the epoch that its hello said, and of no other.
     fn check_epoch(&self, epoch: u64) -> Result<(), Failure> {
-        if epoch >= self.epoch {
+        if epoch == self.epoch {
             return Ok(());
         }
-        let words = format!("epoch {epoch} is over: one of epoch {} was here", self.epoch);
+        let words = format!("epoch {epoch} is not that of this connection, {}", self.epoch);
         Err(failure(FailureKind::StaleEpoch, "check epoch", words))
     }
 
@@ -107,7 +127,6 @@ impl Launcher {
         if let Err(refused) = self.check_epoch(message.epoch) {
             return self.reply(request, Err(refused));
         }
-        self.epoch = message.epoch;
         match message.body {
             Request::Hello { version } => match check_version(version) {
                 Ok(()) => self.say_welcome(request),

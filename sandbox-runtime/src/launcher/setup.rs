@@ -252,6 +252,7 @@ fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Laun
         disk: super::disk::Disk::default(),
         callers: Vec::new(),
         host: None,
+        departed: Vec::new(),
         links: 0,
         epoch: 0,
         alone_since: Some(Instant::now()),

@@ -63,7 +63,11 @@ impl Launcher {
             }
             Purpose::Workspace(_) | Purpose::Git(_) => {}
         }
-        limits::check(limits)?;
+        let allowed = match purpose {
+            Purpose::Workspace(_) => self.config.most_of_workspaces,
+            Purpose::Git(_) => self.config.most_of_git,
+        };
+        limits::check(limits, allowed)?;
         if self.sandboxes.contains_key(id) || self.waiting.iter().any(|waiting| waiting.sandbox == id) {
             return refuse(FailureKind::Exists, format!("sandbox {id} exists already"));
         }

@@ -47,6 +47,8 @@ pub(super) struct Launcher {
 
     pub(super) callers: Vec<Caller>,
     pub(super) host: Option<Link>,
+    /// Of connections that have ended, what their other end has not read: see [`super::link::MOST_DEPARTED`].
+    pub(super) departed: Vec<OwnedFd>,
     pub(super) links: u64,
     /// Highest epoch seen.
     pub(super) epoch: u64,
@@ -106,9 +108,8 @@ impl Launcher {
 
     /// The host is gone: what it was having made is of no use to the next one.
     pub(super) fn lose_host(&mut self, why: &str) {
-        if self.host.take().is_none() {
-            return;
-        }
+        let Some(host) = self.host.take() else { return };
+        self.departed.extend(host.into_unread());
         log(&format!("the host is gone: {why}"));
         self.alone_since = Some(Instant::now());
         self.waiting.clear();

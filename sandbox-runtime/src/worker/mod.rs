@@ -17,6 +17,7 @@
 
 mod executor;
 mod forbidden;
+mod former;
 mod log;
 mod machine;
 mod overlay;
@@ -166,6 +167,7 @@ impl Worker<'_> {
         let ids = record.ids();
         let layers = layers(store, &record.image, ids)?;
         let files = store.sandbox(&record.sandbox);
+        let were_there = files.join(UPPER).exists();
         let written = make_files(&files, record)?;
         let pair = crate::pair::make(ids)?;
         for (kind, made) in &pair.door {
@@ -174,6 +176,9 @@ impl Worker<'_> {
         let certificates = certificates.as_deref().map(staging::read_certificates).transpose()?;
         let staging = staging::enter(mount_point)?;
         certificates.map(|content| staging.add_certificates(&content)).transpose()?;
+        if were_there {
+            former::wait_until_gone(&files)?;
+        }
         overlay::mount(&layers, &files, shown_as(&pair), weakened)?;
         if !weakened.lacks(Defence::TreeCheck) {
             overlay::check_tree(ids)?;

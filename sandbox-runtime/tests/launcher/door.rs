@@ -128,7 +128,8 @@ async fn a_minted_socket_reaches_what_listens_in_the_sandbox_and_nothing_outside
 async fn sockets_are_minted_only_in_a_sandbox_that_lives_and_in_bounds() {
     let bench = Bench::new();
     let (launcher, _) = bench.connect(1).await;
-    let _started = bench.create(&launcher, &bench.id(1)).await;
+    // Namespaces can be entered once the guest runs.
+    done(&bench.create(&launcher, &bench.id(1)).await.control, "ping");
     for (sandbox, count, expected) in [
         (bench.id(1), 0, "0 sockets; 1 to 16 are possible"),
         (bench.id(1), 17, "17 sockets; 1 to 16 are possible"),

@@ -10,7 +10,10 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ostler_wire::launcher::{Family, Files, FromLauncher, Limits, RepositoryAccess, Request, ToLauncher};
+use ostler_sandbox::client::launcher::{Launcher, LauncherClientError};
+use ostler_wire::launcher::{
+    Family, Files, FromLauncher, Limits, Message, Reply, RepositoryAccess, Request, ToLauncher,
+};
 use ostler_wire::socket::{self, SocketError};
 use ostler_wire::{MAX_MESSAGE, VERSION};
 use rustix::net::{
@@ -25,8 +28,8 @@ const REQUESTS: u32 = 100_000;
 /// After so many the launcher has grown to its size.
 const WARM_UP: u32 = 20_000;
 
-/// All say that they are of the last epoch, so that what they say next is looked at.
-const EPOCH: u64 = u64::MAX;
+/// Of the first host.
+const EPOCH: u64 = 1000;
 
 /// Callers at one time that never say who they are: more than the launcher keeps.
 const CALLERS: usize = 12;
@@ -66,6 +69,8 @@ impl Chance {
 
 /// Makes requests and what only looks like them.
 struct Maker {
+    /// The highest that was seen, so that what is said next is looked at.
+    epoch: u64,
     chance: Chance,
     image: String,
     ids: Vec<String>,
@@ -120,7 +125,7 @@ impl Maker {
             }
             _ => Request::Shutdown,
         };
-        let epoch = if self.chance.one_in(8) { self.chance.number() } else { EPOCH };
+        let epoch = if self.chance.one_in(8) { self.chance.number() } else { self.epoch };
         ToLauncher { epoch, id: self.chance.number(), deadline_ms: self.chance.below(200) as u32, body }
     }
 
@@ -199,16 +204,27 @@ fn dial(bench: &Bench) -> OwnedFd {
     socket
 }
 
+fn hello(epoch: u64) -> Vec<u8> {
+    let hello = ToLauncher { epoch, id: 1, deadline_ms: 1000, body: Request::Hello { version: VERSION } };
+    socket::encode(&hello).unwrap()
+}
+
 /// Sends `count` messages that the launcher reads: after one that it hangs up on, there is a new connection. Few answers are read.
 fn bombard(bench: &Bench, maker: &mut Maker, count: u32) {
-    let hello = ToLauncher { epoch: EPOCH, id: 1, deadline_ms: 1000, body: Request::Hello { version: VERSION } };
-    let hello = socket::encode(&hello).unwrap();
     let mut silent = VecDeque::new();
     let mut sent = 0;
     while sent < count {
         let host = dial(bench);
+        let hello = hello(maker.epoch);
         // The rest of what it would say comes after a hello, or in its place.
-        let mut goes_on = maker.chance.one_in(20) || send(&host, &hello, &[]) == Sent::Arrives;
+        let mut goes_on = maker.chance.one_in(20)
+            || send(&host, &hello, &[]) == Sent::Arrives && {
+                readable(host.as_fd());
+                let answer = socket::receive::<FromLauncher>(host.as_fd()).map(|(answer, _)| answer);
+                // One that was made of noise said that it is of a later epoch.
+                maker.epoch = answer.as_ref().map_or(maker.epoch, |answer| answer.epoch);
+                answer.is_ok_and(|answer| matches!(answer.body, Message::Reply(Ok(Reply::Welcome { .. }))))
+            };
         while goes_on && sent < count {
             let Some(bytes) = maker.message() else { continue };
             let held = dial_nothing();
@@ -276,6 +292,14 @@ fn other_children(bench: &Bench, living: i32) -> Vec<i32> {
     processes_where("status", is_child).into_iter().filter(|pid| *pid != living).collect()
 }
 
+/// As an honest host, which goes on from the highest epoch.
+async fn connect_after(bench: &Bench, maker: &mut Maker) -> (Launcher, Vec<String>) {
+    if let Err(LauncherClientError::Stale { highest, .. }) = Launcher::connect(&bench.config.socket, 0).await {
+        maker.epoch = highest;
+    }
+    bench.connect(maker.epoch).await
+}
+
 #[tokio::test]
 async fn a_hundred_thousand_hostile_requests_leave_the_launcher_and_a_living_sandbox_as_they_were() {
     let bench = Bench::with(|config| config.most_sandboxes = 6);
@@ -284,14 +308,19 @@ async fn a_hundred_thousand_hostile_requests_leave_the_launcher_and_a_living_san
     let started = bench.create(&launcher, &living).await;
     done(&started.control, "write /workspace/note mine");
     let ids = (1..5).map(|number| bench.id(number)).collect();
-    let mut maker =
-        Maker { chance: Chance(0x0571_e45e_ed00_0001), image: bench.image.clone(), ids, living: living.clone() };
+    let mut maker = Maker {
+        epoch: EPOCH,
+        chance: Chance(0x0571_e45e_ed00_0001),
+        image: bench.image.clone(),
+        ids,
+        living: living.clone(),
+    };
 
     let mut sizes = Vec::new();
     for count in [WARM_UP, REQUESTS - WARM_UP] {
         bombard(&bench, &mut maker, count);
         // An honest host comes after and finds everything in order.
-        let (launcher, others) = bench.connect(EPOCH).await;
+        let (launcher, others) = connect_after(&bench, &mut maker).await;
         for id in (1..5).map(|number| bench.id(number)).chain(others).filter(|id| *id != living) {
             launcher.destroy(&id, Files::Remove).await.unwrap_or_else(|error| panic!("{}", words(&error)));
         }
@@ -305,6 +334,6 @@ async fn a_hundred_thousand_hostile_requests_leave_the_launcher_and_a_living_san
     assert!(descriptors_after <= descriptors_before, "{descriptors_before} descriptors became {descriptors_after}");
     assert!(memory_after <= memory_before + 2048, "{memory_before} KiB became {memory_after}");
     assert_eq!(done(&started.control, "read /workspace/note"), "mine");
-    let (launcher, _) = bench.connect(EPOCH).await;
+    let (launcher, _) = connect_after(&bench, &mut maker).await;
     done(&bench.create(&launcher, &bench.id(9)).await.control, "ping");
 }

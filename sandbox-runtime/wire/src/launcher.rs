@@ -23,7 +23,8 @@ use crate::Failure;
 /// A message from the host to the launcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToLauncher {
-    /// Epoch of the sending host; the launcher refuses one lower than the highest it has seen.
+    /// Epoch of the sending host. In a hello the launcher refuses one lower than the highest it has seen, and one far beyond it;
+    /// afterwards every other.
     pub epoch: u64,
     /// Request number, chosen by the host, never 0.
     pub id: u64,
@@ -147,7 +148,7 @@ pub struct Limits {
 /// A message from the launcher to the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FromLauncher {
-    /// Epoch of the request that this answers; for events, the highest seen.
+    /// Epoch of the request that this answers; for events and where a hello is refused, the highest seen.
     pub epoch: u64,
     /// Number of the request that this answers; 0 for an event.
     pub id: u64,

@@ -4,6 +4,7 @@ use anyhow::Result;
 use ostler_protocol::api::SessionStatus;
 use ostler_protocol::event::ToolOutcome;
 use ostler_protocol::{Event, EventBody, SessionId};
+use ostler_sandbox::client::launcher::Launcher;
 use ostler_tests::script::{END, script, shell};
 use ostler_tests::{Host, HostOptions, Repository};
 
@@ -41,6 +42,26 @@ async fn a_tool_that_runs_while_the_host_is_killed_is_adopted_and_runs_once() ->
     host.client.prompt(session, "next").await?;
     let events = host.client.wait_until_idle(session).await?;
     assert_eq!(host.client.session(session).await?.status, SessionStatus::Idle, "{events:#?}");
+    Ok(())
+}
+
+/// Somebody who took the host over can say that it is of any later epoch; the next one's index has never heard of it.
+#[tokio::test]
+async fn a_host_goes_on_from_an_epoch_that_only_the_launcher_knows() -> Result<()> {
+    let turns = script(&[&shell("echo kept > kept.txt"), END, &shell("cat kept.txt"), END]);
+    let (mut host, session) = Host::with_session(turns).await?;
+    host.client.prompt(session, "first").await?;
+    host.client.wait_until_idle(session).await?;
+    let workspace = find_workspace(&host)?;
+    host.kill()?;
+    let (taken, living) = Launcher::connect(&host.data().join("run/launcher.sock"), 1000).await?;
+    assert_eq!(living.len(), 1, "{living:?}");
+    drop(taken);
+    host.launch().await?;
+    host.client.prompt(session, "second").await?;
+    let events = host.client.wait_until_idle(session).await?;
+    assert_eq!(tool_outcomes(&events).last(), Some(&(ToolOutcome::Done, "kept\n".to_owned())), "{events:#?}");
+    assert_eq!(find_workspace(&host)?, workspace, "the sandbox is the same");
     Ok(())
 }
 

@@ -54,6 +54,17 @@ pub enum LauncherClientError {
         #[source]
         source: Failure,
     },
+    /// A host of a higher epoch was there.
+    #[error("{request}")]
+    Stale {
+        /// The request in words.
+        request: String,
+        /// The highest epoch.
+        highest: u64,
+        /// The launcher's words.
+        #[source]
+        source: Failure,
+    },
     /// No answer came in time.
     #[error("{request}: no answer from the launcher within {milliseconds} ms")]
     Timeout {

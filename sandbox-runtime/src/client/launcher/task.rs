@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use ostler_wire::FailureKind;
 use ostler_wire::launcher::{DescriptorKind, Event, Files, FromLauncher, Message, Reply, Request, Sandbox, ToLauncher};
 use ostler_wire::socket::{self, SocketError};
 use tokio::io::unix::AsyncFd;
@@ -209,9 +210,12 @@ impl Task {
             Message::Reply(reply) => {
                 let Some(sent) = self.pending.remove(&message.id) else { return };
                 let Sent { words, creates, descriptors, reply: caller, .. } = sent;
-                let answer = reply
-                    .map(|reply| Answer { reply, descriptors })
-                    .map_err(|source| LauncherClientError::Refused { request: words, source });
+                let answer = reply.map(|reply| Answer { reply, descriptors }).map_err(|source| match source.kind {
+                    FailureKind::StaleEpoch => {
+                        LauncherClientError::Stale { request: words, highest: message.epoch, source }
+                    }
+                    _ => LauncherClientError::Refused { request: words, source },
+                });
                 if let Err(Ok(Answer { reply: Reply::Ready(orphan), .. })) = caller.send(answer)
                     && creates
                 {

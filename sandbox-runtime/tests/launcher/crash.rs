@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ostler_sandbox::client::launcher::Spawned;
 use ostler_wire::launcher::Files;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -208,4 +209,25 @@ async fn kept_files_go_on_with_the_image_that_they_were_made_from() {
     assert_eq!(done(&again.control, "read /workspace/note"), "kept");
     let unknown = launcher.create(&bench.id(2), &other, LIMITS, PATIENCE).await.unwrap_err();
     assert!(words(&unknown).contains("unknown image"), "{}", words(&unknown));
+}
+
+/// As when a host is started again while the launcher of one that was killed is still starting.
+#[test]
+fn launchers_that_are_started_at_one_time_become_one() {
+    let mut bench = Bench::new();
+    for _ in 0..5 {
+        bench.kill_launcher();
+        let started = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..3).map(|_| scope.spawn(|| bench.try_start())).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+        });
+        let mut new = Vec::new();
+        for one in started {
+            if let Spawned::New(child) = one.unwrap_or_else(|error| panic!("{}", words(&error))) {
+                new.push(child);
+            }
+        }
+        assert_eq!(new.len(), 1);
+        bench.adopt(new.remove(0));
+    }
 }

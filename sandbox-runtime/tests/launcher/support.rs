@@ -225,6 +225,11 @@ impl Bench {
         self.child = Some(child);
     }
 
+    /// Has a launcher that [`Bench::try_start`] started.
+    pub fn adopt(&mut self, child: Child) {
+        self.child = Some(child);
+    }
+
     pub fn try_start(&self) -> Result<Spawned, ostler_sandbox::client::launcher::LauncherClientError> {
         let program = env!("CARGO_BIN_EXE_ostler-sandbox-launcher");
         let mut command = if self.is_ordinary {

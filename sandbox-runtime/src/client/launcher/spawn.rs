@@ -13,6 +13,9 @@ use rustix::net::sockopt::socket_peercred;
 use super::{LauncherClientError, dial};
 use crate::process;
 
+/// How a launcher begins to say that another one has its directory, see [`crate::launcher::LauncherError::Held`].
+const HELD: &str = "another launcher (process";
+
 /// The most of a log file that is shown in an error, in bytes.
 const LOG_TAIL: usize = 2000;
 
@@ -58,13 +61,29 @@ pub fn spawn_launcher(
         Some(true) => Ok(Spawned::New(child)),
         Some(false) => {
             let status = child.wait().map_err(failed)?;
-            Err(LauncherClientError::EndedEarly { status, log: tail(log, start) })
+            let log = tail(log, start);
+            // Another was starting at the same time, such as that of a host that was killed: it listens in a moment.
+            if log.contains(HELD) && wait_for_listener(socket, until) {
+                return Ok(Spawned::Running);
+            }
+            Err(LauncherClientError::EndedEarly { status, log })
         }
         None => {
             child.kill().and_then(|()| child.wait()).map_err(failed)?;
             Err(LauncherClientError::NotReady { seconds: within.as_secs(), log: tail(log, start) })
         }
     }
+}
+
+/// Waits until somebody who lives listens at the socket.
+fn wait_for_listener(socket: &Path, until: Instant) -> bool {
+    while Instant::now() < until {
+        if dial(socket).is_ok_and(|connected| listener_lives(&connected)) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
 }
 
 /// Whether the process that listens at the other end has not ended; assumed where that cannot be told.

@@ -20,7 +20,7 @@ set -eu
 folder="$1"; program="$2"; image="$3"; user="$4"
 shift 4
 for name in passwd group subuid subgid; do
-    touch "/etc/$name"
+    [ -e "/etc/$name" ] || : > "/etc/$name"
     mount --bind "$folder/$name" "/etc/$name"
 done
 mount --bind "$program" "$folder/bin/ostler"

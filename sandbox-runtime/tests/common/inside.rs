@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ostler_sandbox::client::guest::{Deadlines, Guest, GuestError};
+use ostler_sandbox::client::guest::{Deadlines, Guest, GuestError, Running};
 use ostler_sandbox::client::launcher::{Launcher, Started};
 use ostler_wire::guest::{Exec, Overflow, Stdio};
 use ostler_wire::launcher::Sandbox;
@@ -81,6 +81,15 @@ impl Inside {
 
     /// Runs the program in another directory, which the guest may refuse.
     pub async fn run_in(&self, directory: &str, arguments: &[&str]) -> Result<Outcome, GuestError> {
+        let mut running = self.start(directory, arguments, Stdio::Merged).await?;
+        let mut said = Vec::new();
+        running.output.read_to_end(&mut said).await.unwrap();
+        let exit = running.exit().await?.exit.unwrap();
+        Ok(Outcome { status: exit.status, said: String::from_utf8_lossy(&said).trim().to_owned() })
+    }
+
+    /// Starts the program, connected as is wanted.
+    pub async fn start(&self, directory: &str, arguments: &[&str], stdio: Stdio) -> Result<Running, GuestError> {
         static CALLS: AtomicU32 = AtomicU32::new(0);
         let argv = [&[PLACE], arguments].concat().into_iter().map(str::to_owned).collect();
         let exec = Exec {
@@ -91,14 +100,10 @@ impl Inside {
             timeout_ms: 30_000,
             output_limit: 1 << 20,
             overflow: Overflow::End,
-            stdio: Stdio::Merged,
+            stdio,
             label: String::new(),
         };
-        let mut running = self.guest.exec(exec).await?;
-        let mut said = Vec::new();
-        running.output.read_to_end(&mut said).await.unwrap();
-        let exit = running.exit().await?.exit.unwrap();
-        Ok(Outcome { status: exit.status, said: String::from_utf8_lossy(&said).trim().to_owned() })
+        self.guest.exec(exec).await
     }
 
     /// What the program prints as JSON.

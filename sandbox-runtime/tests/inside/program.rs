@@ -3,7 +3,7 @@
 //! Built by the tests with `rustc` as a static program without dependencies, so that it needs nothing of an image.
 //! `posture` prints what the process is, `calls` what the kernel answers to a table of system calls, both as JSON;
 //! `reach ADDRESS…` what connects; `swap DIRECTORY LINK TARGET` goes on exchanging a directory with a link in the background; `try NAME ARGUMENT…` makes one attempt at getting out and says how it ended: status 0 when it
-//! got through, 1 when it was stopped. As PID 1 it is a hostile guest: see `hostile`. `background` starts a process of its own session, which waits for the end, and ends.
+//! got through, 1 when it was stopped. As PID 1 it is a hostile guest: see `hostile`. `background` starts a process of its own session, which waits for the end, and ends; `wait` waits for the end itself.
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the numbers of system calls in here are those of x86-64");
@@ -44,6 +44,10 @@ fn main() {
         }
         ["swap", directory, link, target] => swap(directory, link, target),
         ["overwrite", path] => hostile::overwrite(path),
+        ["wait"] => loop {
+            // SAFETY: waits for a signal and does nothing else.
+            unsafe { pause() };
+        },
         ["background"] => println!("{}", spawn(|| unsafe {
             setsid();
             loop {
@@ -58,7 +62,7 @@ fn main() {
             }
         },
         _ => {
-            eprintln!("usage: posture | calls | reach ADDRESS… | background | try NAME ARGUMENT…");
+            eprintln!("usage: posture | calls | reach ADDRESS… | background | wait | try NAME ARGUMENT…");
             exit(2)
         }
     }

@@ -209,7 +209,7 @@ impl Bench {
             .map(|group| format!("echo $$ > {}/cgroup.procs || exit 1\n", group.display()))
             .collect();
         let script = format!(
-            "{groups}for name in passwd group subuid subgid; do touch /etc/$name && mount --bind {files}/$name /etc/$name || exit 1; done
+            "{groups}for name in passwd group subuid subgid; do [ -e /etc/$name ] || : > /etc/$name; mount --bind {files}/$name /etc/$name || exit 1; done
             touch {files}/program && mount --bind \"$1\" {files}/program && cd / &&
             exec setpriv --reuid {user} --regid {user} --clear-groups --inh-caps=-all {files}/program \"$2\""
         );

@@ -1,11 +1,12 @@
 //! The whole posture of each kind of process in a sandbox.
 
+use ostler_wire::guest::{Stdio, Window};
 use ostler_wire::launcher::Files;
 use serde_json::{Value, json};
 
 use crate::canonical::{canonical, covers, outside};
 use crate::inside::Inside;
-use crate::support::{Bench, processes_of, processes_where};
+use crate::support::{Bench, eventually, processes_of, processes_where};
 
 fn bench() -> Bench {
     Bench::with(|config| config.guest = None)
@@ -91,6 +92,28 @@ async fn what_outlives_its_command_is_confined_like_it() {
     let inside = Inside::make(&bench, &launcher, &bench.id(1)).await;
     let left = inside.run(&["background"]).await.said;
     assert_confined_like_a_command(&inside, &left).await;
+}
+
+#[tokio::test]
+async fn a_program_on_a_terminal_and_one_on_pipes_are_confined_like_a_command() {
+    let bench = bench();
+    let (launcher, _) = bench.connect(1).await;
+    let inside = Inside::make(&bench, &launcher, &bench.id(1)).await;
+    let base = inside.sandbox.uid_base;
+    let command = canonical(inside.json(&["posture"]).await, base);
+    for stdio in [Stdio::Terminal(Window { rows: 24, columns: 80 }), Stdio::Piped] {
+        let running = inside.start("/workspace", &["wait"], stdio).await.unwrap();
+        let pid = on_the_machine(base, &running.pid.unwrap().to_string());
+        // Until then it is what the guest was when it forked.
+        eventually("it is the program", || {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "inside")
+        });
+        let posture = canonical(outside(pid), base);
+        assert_eq!(posture["terminal"].is_null(), stdio == Stdio::Piped, "{}", posture["terminal"]);
+        let [posture, command] =
+            [posture, command.clone()].map(|posture| without(without(posture, &OWN), &["terminal"]));
+        assert_eq!(posture, command, "{stdio:?}");
+    }
 }
 
 #[tokio::test]

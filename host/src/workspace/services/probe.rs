@@ -3,6 +3,7 @@
 //! Ports are reached over sockets that the launcher made in the sandbox's network namespace, commands run in the guest as every
 //! other. Each look has a deadline, what is read of an answer a bound.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use hyper::client::conn::http1;
@@ -12,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use ostler_protocol::event::Person;
 use ostler_sandbox::client::GuestError;
 use ostler_sandbox::wire::guest::{Exec, ExitCause, MIN_TAIL, Overflow, Stdio, WORKSPACE};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::declaration::{Address, Ready, Service};
 use super::run::environment_of;
@@ -64,6 +66,10 @@ async fn look(workspace: &Workspace, service: &Service, author: &Person) -> Resu
 
 async fn http(workspace: &Workspace, address: &Address) -> Result<(), String> {
     let stream = workspace.connect(address.port).await.map_err(|error| chain(&error))?;
+    ask(stream, address).await
+}
+
+async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, address: &Address) -> Result<(), String> {
     let broke = |error: hyper::Error| format!("port {} did not answer properly: {}", address.port, chain(&error));
     let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(broke)?;
@@ -75,13 +81,16 @@ async fn http(workspace: &Workspace, address: &Address) -> Result<(), String> {
         .body(String::new())
         .map_err(|error| chain(&error))?;
     // The body is of no interest: the connection is dropped with the head read.
+    let mut answer = pin!(sender.send_request(request));
     let answer = tokio::select! {
-        answer = sender.send_request(request) => answer.map_err(broke)?,
-        ended = connection => {
-            let why = ended.err().map_or_else(|| "it hung up".to_owned(), |error| chain(&error));
-            return Err(format!("port {} did not answer properly: {why}", address.port));
-        }
+        answer = &mut answer => answer,
+        ended = connection => match ended {
+            // The end of a whole answer, which may come with its beginning, or of none: then that is its error.
+            Ok(()) => answer.await,
+            Err(error) => Err(error),
+        },
     };
+    let answer = answer.map_err(broke)?;
     let status = answer.status().as_u16();
     let counts = address.status.map_or((200..400).contains(&status), |wanted| wanted == status);
     if counts { Ok(()) } else { Err(format!("port {} answered with status {status}", address.port)) }
@@ -111,5 +120,54 @@ async fn command(workspace: &Workspace, service: &Service, command: &str, author
         Some(exit) if exit.cause == ExitCause::Exited && exit.status == 0 => Ok(()),
         Some(exit) if exit.cause == ExitCause::Timeout => Err("the command of its readiness took too long".to_owned()),
         exit => Err(format!("the command of its readiness ended with status {}", exit.map_or(-1, |exit| exit.status))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What is said of a server that reads a request and then sends `pieces`, each by itself, and hangs up.
+    async fn said(pieces: &'static [&'static str], status: Option<u16>) -> Result<(), String> {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        let server = tokio::spawn(async move {
+            let mut request = [0; 4096];
+            let length = theirs.read(&mut request).await.unwrap();
+            assert!(request[..length].starts_with(b"GET /health HTTP/1.1\r\n"));
+            for piece in pieces {
+                // Whoever has seen enough goes away.
+                if theirs.write_all(piece.as_bytes()).await.is_err() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let address = Address { port: 8000, authority: "127.0.0.1:8000".into(), path: "/health".into(), status };
+        let said = ask(ours, &address).await;
+        server.await.unwrap();
+        said
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_however_it_comes_and_whoever_hangs_up_with_it() {
+        for whole in ["HTTP/1.0 200 OK\r\n\r\nhi", "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"] {
+            assert_eq!(said(Box::leak(Box::new([whole])), None).await, Ok(()), "{whole:?}");
+        }
+        assert_eq!(said(&["HTTP/1.1 200 OK\r\n", "content-length: 100\r\n\r\n", "only so much"], None).await, Ok(()));
+        assert_eq!(said(&["HTTP/1.0 302 Found\r\n\r\n"], None).await, Ok(()));
+        assert_eq!(said(&["HTTP/1.0 302 Found\r\n\r\n"], Some(302)).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn no_answer_or_another_one_says_why() {
+        let refused = |said: Result<(), String>| said.unwrap_err();
+        assert!(refused(said(&["HTTP/1.0 503 Busy\r\n\r\n"], None).await).contains("answered with status 503"));
+        assert!(refused(said(&["HTTP/1.0 200 OK\r\n\r\n"], Some(204)).await).contains("answered with status 200"));
+        for nothing in [&[][..], &["HTTP/1.1 200"][..], &["SSH-2.0-x\r\n"][..]] {
+            let said = refused(said(nothing, None).await);
+            assert!(said.starts_with("port 8000 did not answer properly: "), "{said}");
+        }
     }
 }

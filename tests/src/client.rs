@@ -135,20 +135,14 @@ impl Client {
         what: &str,
         wanted: impl Fn(&EventBody) -> bool,
     ) -> Result<Vec<Event>> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let events = self.events(session).await?;
-            if let Some(position) = events.iter().position(|event| wanted(&event.body)) {
-                return Ok(events.into_iter().take(position + 1).collect());
-            }
-            if Instant::now() > deadline {
-                bail!("no {what} within {PATIENCE:?}; the log is {events:#?}");
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        let wanted = |event: &Event| wanted(&event.body);
+        let mut events = self.wait_until(session, what, |events| events.iter().any(wanted)).await?;
+        let position = events.iter().position(wanted).unwrap_or(events.len());
+        events.truncate(position + 1);
+        Ok(events)
     }
 
-    /// The same of the events after one of them.
+    /// Waits until an event after the one numbered `after` satisfies `wanted` and returns the whole log.
     pub async fn wait_for_after(
         &self,
         session: SessionId,
@@ -156,10 +150,15 @@ impl Client {
         what: &str,
         wanted: impl Fn(&EventBody) -> bool,
     ) -> Result<Vec<Event>> {
+        let wanted = |event: &Event| event.seq > after && wanted(&event.body);
+        self.wait_until(session, what, |events| events.iter().any(wanted)).await
+    }
+
+    async fn wait_until(&self, session: SessionId, what: &str, is_so: impl Fn(&[Event]) -> bool) -> Result<Vec<Event>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let events = self.events(session).await?;
-            if events.iter().any(|event| event.seq > after && wanted(&event.body)) {
+            if is_so(&events) {
                 return Ok(events);
             }
             if Instant::now() > deadline {

@@ -114,7 +114,9 @@ impl Lookups {
 
     /// Finds the addresses of a name, in the places of `share`. Whoever asks gives up when it takes too long.
     pub(super) async fn find(self: &Arc<Self>, name: &HostName, share: &Share) -> io::Result<Vec<IpAddr>> {
-        let mut under_way = match self.known(name) {
+        // Not held while places are waited for.
+        let known = self.known(&self.entries(), name);
+        let mut under_way = match known {
             Some(Entry::Known(_, found)) => return answer(found),
             Some(Entry::UnderWay(receiver)) => receiver,
             None => {
@@ -129,8 +131,8 @@ impl Lookups {
     }
 
     /// What is known of a name, and still holds.
-    fn known(&self, name: &HostName) -> Option<Entry> {
-        match self.entries().get(name)? {
+    fn known(&self, entries: &HashMap<HostName, Entry>, name: &HostName) -> Option<Entry> {
+        match entries.get(name)? {
             Entry::UnderWay(receiver) if receiver.has_changed().is_ok() => Some(Entry::UnderWay(receiver.clone())),
             Entry::Known(at, found) if self.holds(*at, found) => Some(Entry::Known(*at, found.clone())),
             _ => None,
@@ -144,7 +146,8 @@ impl Lookups {
     /// Begins a look-up, which keeps `places` until it ends; or joins one that began while they were waited for.
     fn begin(self: &Arc<Self>, name: &HostName, places: impl Send + 'static) -> watch::Receiver<Option<Found>> {
         let (sender, receiver) = watch::channel(None);
-        match self.known(name) {
+        let mut entries = self.entries();
+        match self.known(&entries, name) {
             Some(Entry::UnderWay(receiver)) => return receiver,
             Some(Entry::Known(_, found)) => {
                 sender.send_replace(Some(found));
@@ -152,7 +155,8 @@ impl Lookups {
             }
             None => {}
         }
-        self.entries().insert(name.clone(), Entry::UnderWay(receiver.clone()));
+        entries.insert(name.clone(), Entry::UnderWay(receiver.clone()));
+        drop(entries);
         let (lookups, name) = (Arc::clone(self), name.clone());
         tokio::spawn(async move {
             let _places = places;

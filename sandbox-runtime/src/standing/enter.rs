@@ -34,8 +34,9 @@ const MOST_LINES: usize = 32;
 /// Where the two programs are looked for.
 const FOLDERS: [&str; 4] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];
 
-/// What the kernel and distributions have switches for, with the value that forbids it.
-const SWITCHES: [(&str, &str); 2] = [("kernel.unprivileged_userns_clone", "0"), ("user.max_user_namespaces", "0")];
+/// What the kernel and distributions have switches for, with the value that forbids it and one that allows it.
+const SWITCHES: [(&str, &str, &str); 2] =
+    [("kernel.unprivileged_userns_clone", "0", "1"), ("user.max_user_namespaces", "0", "15000")];
 
 /// AppArmor's switch, which a profile with `userns,` for a program overrides.
 const APPARMOR: &str = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
@@ -56,12 +57,11 @@ impl Plan {
 /// Finds out what this user may have.
 pub(super) fn plan() -> Result<Plan, Failure> {
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
-    for (name, forbidding) in SWITCHES {
+    for (name, forbidding, allowing) in SWITCHES {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         if fs::read_to_string(path).is_ok_and(|value| value.trim() == forbidding) {
             let words = format!(
-                "`{name}` is {forbidding}, which forbids ordinary users to make user namespaces; as root: sysctl {name}={}",
-                if forbidding == "0" && name.starts_with("user.") { "15000" } else { "1" }
+                "`{name}` is {forbidding}, which forbids ordinary users to make user namespaces; as root: sysctl {name}={allowing}"
             );
             return Err(failure(FailureKind::System, "become root of a user namespace", words));
         }

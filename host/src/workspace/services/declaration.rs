@@ -251,7 +251,7 @@ impl Keys {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Raw {
-            port: Option<u16>,
+            port: Option<i64>,
             http: Option<String>,
             status: Option<u16>,
             command: Option<String>,
@@ -260,7 +260,10 @@ impl Keys {
         let raw = Raw::deserialize(value)
             .map_err(|error| self.wrong(KEY, format!("does not fit: {}; {RIGHT}", shown(error.message()))))?;
         match raw {
-            Raw { port: Some(port), http: None, status: None, command: None } if port > 0 => Ok(Ready::Port(port)),
+            Raw { port: Some(port), http: None, status: None, command: None } => match u16::try_from(port) {
+                Ok(port) if port > 0 => Ok(Ready::Port(port)),
+                _ => Err(self.wrong(KEY, format!("has the port {port}; ports are 1 to 65535"))),
+            },
             Raw { port: None, http: Some(url), status, command: None } => {
                 let address = address(&url, status).map_err(|reason| self.wrong(KEY, reason))?;
                 Ok(Ready::Http(address))

@@ -25,7 +25,7 @@ use super::meter::{Account, Counted, Meter};
 use super::pace::{Pace, Rate};
 use super::relay::Rooms;
 use super::report::{Decision, Reporter, Verdict, shown};
-use crate::egress::{Allowed, Host, Policy, Wanted};
+use crate::egress::{Allowed, Host, Policy, Refusal, Wanted};
 use crate::telemetry::chain;
 
 /// Most connections of all doors together, beyond those that each one always has.
@@ -81,13 +81,6 @@ pub(super) struct Permit {
     pub(super) port: u16,
     protocol: Protocol,
     allowed: Allowed,
-}
-
-impl Permit {
-    /// Whether it holds for some methods or paths only.
-    pub(super) fn is_narrow(&self) -> bool {
-        self.allowed.narrow
-    }
 }
 
 /// Why something does not get through; reported already.
@@ -146,14 +139,17 @@ impl Egress {
         let protocol = protocol(wanted);
         let stop = |reason: String| self.stop(host, Some(port), Some(protocol), reason);
         let allowed = self.outside.policy.decide(host, port, wanted).map_err(|refusal| match wanted {
-            Wanted::Http { method, path } => stop(format!("{refusal} ({} {})", shown(method), shown(path))),
+            Wanted::Http { overriding: Some(header), .. } if refusal == Refusal::Override => {
+                stop(format!("{refusal}: `{header}`"))
+            }
+            Wanted::Http { method, path, .. } => stop(format!("{refusal} ({} {})", shown(method), shown(path))),
             _ => stop(refusal.to_string()),
         })?;
         if let Some(why) = self.meter.spent() {
             return Err(stop(why.to_owned()));
         }
         let (method, path) = match wanted {
-            Wanted::Http { method, path } => (Some(method.to_owned()), Some(path.to_owned())),
+            Wanted::Http { method, path, .. } => (Some(method.to_owned()), Some(path.to_owned())),
             _ => (None, None),
         };
         let request = EgressRequest { session: self.session, host: host.to_string(), port, protocol, method, path };

@@ -160,7 +160,7 @@ mod tests {
     fn the_machines_own_addresses_are_known_and_others_are_not_taken_for_them() {
         assert_eq!(own(Ipv4Addr::LOCALHOST.into()), Some("this machine's own"));
         assert_eq!(own(Ipv4Addr::new(1, 1, 1, 1).into()), None);
-        let none = Allowed { rule: String::new(), narrow: false, private: Vec::new(), addresses: Vec::new() };
+        let none = Allowed { rule: String::new(), private: Vec::new(), addresses: Vec::new() };
         assert_eq!(refused(Ipv4Addr::LOCALHOST.into(), &none), Some("loopback"));
         let opened = Allowed { private: vec!["127.0.0.0/8".parse().unwrap()], ..none };
         assert_eq!(refused(Ipv4Addr::LOCALHOST.into(), &opened), None);

@@ -100,25 +100,35 @@ fn answer_and_report(query: &[u8], inside: &Inside) -> Option<Vec<u8>> {
 }
 
 fn report(reporter: &Reporter, answer: &Answer) {
-    match &answer.refused {
-        Some(name) => {
-            let verdict = Verdict::Refused { reason: "no rule allows this host".to_owned() };
-            reporter.decided(Decision { host: name.clone(), port: None, protocol: Some(Protocol::Dns), verdict });
+    let (name, verdict) = match &answer.outcome {
+        Outcome::Refused(name) => (name, Verdict::Refused { reason: "no rule allows this host".to_owned() }),
+        Outcome::Full(name) => {
+            (name, Verdict::Failed { reason: "no address is free to stand for this name".to_owned() })
         }
-        None if answer.known => reporter.resolved(),
-        None => {}
-    }
+        Outcome::Resolved => return reporter.resolved(),
+        Outcome::Nothing => return,
+    };
+    reporter.decided(Decision { host: name.clone(), port: None, protocol: Some(Protocol::Dns), verdict });
 }
 
 /// What is sent back.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     bytes: Vec<u8>,
-    /// Whether the name exists.
-    known: bool,
-    /// The name, where it does not exist. An address for IPv6 is not asked for without one for IPv4, and a service (as apt asks for
-    /// one of every mirror) not without an address: one report is enough.
-    refused: Option<String>,
+    outcome: Outcome,
+}
+
+/// What there is to report.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The name exists.
+    Resolved,
+    /// This name does not. An address for IPv6 is not asked for without one for IPv4, and a service (as apt asks for one of every
+    /// mirror) not without an address: one report is enough.
+    Refused(String),
+    /// This name is allowed, and there is no address for it now.
+    Full(String),
+    Nothing,
 }
 
 /// Answers one query, or nothing that is malformed.
@@ -136,14 +146,14 @@ fn answer(query: &[u8], resolve: impl Fn(&str) -> Known) -> Option<Answer> {
     *reply.opcode_mut() = query.opcode();
     reply.questions.push(question.clone());
     let name = question.qname.to_string();
-    let (mut known, mut refused) = (false, None);
+    let mut outcome = Outcome::Nothing;
     if query.opcode() != OPCODE::StandardQuery {
         *reply.rcode_mut() = RCODE::NotImplemented;
     } else {
         let internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
         match if internet { resolve(&name) } else { Known::Not } {
             Known::At(address) => {
-                known = true;
+                outcome = Outcome::Resolved;
                 let wants = |kind| question.qtype == QTYPE::TYPE(kind) || question.qtype == QTYPE::ANY;
                 let v4 = wants(TYPE::A).then(|| RData::A(A::from(address)));
                 let v6 = wants(TYPE::AAAA).then(|| RData::AAAA(AAAA::from(in_v6(address))));
@@ -152,15 +162,20 @@ fn answer(query: &[u8], resolve: impl Fn(&str) -> Known) -> Option<Answer> {
                 reply.answers =
                     records.map(|data| ResourceRecord::new(question.qname.clone(), CLASS::IN, KEEP, data)).collect();
             }
-            Known::Full => *reply.rcode_mut() = RCODE::ServerFailure,
+            Known::Full => {
+                *reply.rcode_mut() = RCODE::ServerFailure;
+                outcome = Outcome::Full(shown(&name));
+            }
             Known::Not => {
                 *reply.rcode_mut() = RCODE::NameError;
                 let quiet = matches!(question.qtype, QTYPE::TYPE(TYPE::AAAA | TYPE::SRV));
-                refused = (!quiet).then(|| shown(&name));
+                if !quiet {
+                    outcome = Outcome::Refused(shown(&name));
+                }
             }
         }
     }
-    Some(Answer { bytes: reply.build_bytes_vec().ok()?, known, refused })
+    Some(Answer { bytes: reply.build_bytes_vec().ok()?, outcome })
 }
 
 /// Whether a header announces one question and no records but those of EDNS: the parser makes room for as many as are
@@ -207,7 +222,14 @@ mod tests {
             RData::AAAA(aaaa) => std::net::Ipv6Addr::from(aaaa.address).to_string(),
             other => panic!("{other:?}"),
         };
-        (packet.rcode(), packet.answers.iter().map(address).collect(), answer.refused)
+        (
+            packet.rcode(),
+            packet.answers.iter().map(address).collect(),
+            match answer.outcome {
+                Outcome::Refused(name) => Some(name),
+                _ => None,
+            },
+        )
     }
 
     #[test]
@@ -265,7 +287,7 @@ mod tests {
     fn a_name_for_which_no_address_is_free_is_no_name_that_does_not_exist() {
         let answer = answer(&query("a.example", TYPE::A.into(), CLASS::IN), |_| Known::Full).unwrap();
         assert_eq!(Packet::parse(&answer.bytes).unwrap().rcode(), RCODE::ServerFailure);
-        assert_eq!((answer.known, answer.refused), (false, None));
+        assert_eq!(answer.outcome, Outcome::Full("a.example".to_owned()));
     }
 
     #[test]

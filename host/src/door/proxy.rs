@@ -151,14 +151,9 @@ impl Connection {
             return service.oneshot(request.map(Body::new)).await.map_err(|never| match never {});
         }
         let Goal { host, port } = &goal;
-        let wanted = Wanted::Http { method: request.method().as_str(), path: request.uri().path() };
+        let overriding = OVERRIDES.into_iter().find(|header| request.headers().contains_key(*header));
+        let wanted = Wanted::Http { method: request.method().as_str(), path: request.uri().path(), overriding };
         let permit = self.egress.admit(host, *port, wanted).await?;
-        if permit.is_narrow()
-            && let Some(header) = OVERRIDES.iter().find(|header| request.headers().contains_key(**header))
-        {
-            let text = format!("the rule for this host is about methods or paths, and `{header}` may mean others");
-            return Err(self.egress.stop(host, Some(*port), Some(Protocol::Http), text).into());
-        }
         rewrite(&mut request, &goal)?;
         let mut kept = self.kept.lock().await;
         let again = kept.take_if(|(at, on, sender)| at == host && on == port && !sender.is_closed());

@@ -44,6 +44,9 @@ pub(super) const HEADERS: usize = 64;
 /// Wait after an accept that failed, such as for want of descriptors.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// Most time in which a client takes nothing of what there is for it, in milliseconds: that of a connection without a byte.
+const UNREAD_MS: u32 = 15 * 60 * 1000;
+
 /// Port of DNS. Source: RFC 1035.
 const DNS_PORT: u16 = 53;
 
@@ -134,6 +137,8 @@ pub(super) async fn serve(listener: TcpListener, inside: Arc<Inside>) {
             accepted = listener.accept() => accepted,
         };
         inside.accepted.turn().await;
+        // What has ended meanwhile takes nobody's place.
+        while connections.try_join_next().is_some() {}
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -166,6 +171,8 @@ pub(super) async fn serve(listener: TcpListener, inside: Arc<Inside>) {
 async fn connection(inside: Arc<Inside>, stream: TcpStream, to: SocketAddr) {
     // Answers come in pieces that the client waits for.
     let _ = stream.set_nodelay(true);
+    // Whoever takes nothing of an answer is given up; what reads and writes would wait for ever.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_MS);
     let Inside { hosts, egress, leases, reporter, limits, .. } = &*inside;
     if to.port() == DNS_PORT {
         return dns::serve_stream(stream, &inside, limits.idle).await;

@@ -64,6 +64,8 @@ pub enum Wanted<'a> {
         method: &'a str,
         /// Its path, without the query.
         path: &'a str,
+        /// A header by which some servers take another method or path than these.
+        overriding: Option<&'a str>,
     },
     /// A connection of any protocol.
     Tcp,
@@ -74,8 +76,6 @@ pub enum Wanted<'a> {
 pub struct Allowed {
     /// The rule, in the words of the configuration.
     pub rule: String,
-    /// Whether the rule is about some methods or paths only.
-    pub narrow: bool,
     /// Ranges beside the public ones into which the host may resolve: of all rules about it.
     pub private: Vec<IpNet>,
     /// Addresses of the host, in the place of what DNS says; it is asked where there are none.
@@ -100,6 +100,9 @@ pub enum Refusal {
     /// No rule with port and method has the path.
     #[error("no rule for this host has this path")]
     Path,
+    /// The rule with method and path would hold for others, too.
+    #[error("the rule for this host is about methods or paths, and a header may mean others")]
+    Override,
 }
 
 impl Policy {
@@ -138,7 +141,6 @@ impl Policy {
                 Ok(()) => {
                     return Ok(Allowed {
                         rule: rule.origin.clone(),
-                        narrow: !rule.methods.is_empty() || !rule.paths.is_empty(),
                         private: about().flat_map(|rule| rule.private.iter().copied()).collect(),
                         addresses: about().flat_map(|rule| rule.addresses.iter().copied()).collect(),
                     });
@@ -178,12 +180,18 @@ impl Rule {
         match wanted {
             _ if !self.ports().contains(&port) => Err(Refusal::Port),
             Wanted::Tcp => Err(Refusal::Port),
-            Wanted::Tls if self.methods.is_empty() && self.paths.is_empty() => Ok(()),
+            Wanted::Tls if !self.is_narrow() => Ok(()),
             Wanted::Tls => Err(Refusal::Tls),
             Wanted::Http { method, .. } if !among(&self.methods, &|own| own == method) => Err(Refusal::Method),
             Wanted::Http { path, .. } if !among(&self.paths, &|own| is_within(path, own)) => Err(Refusal::Path),
+            Wanted::Http { overriding: Some(_), .. } if self.is_narrow() => Err(Refusal::Override),
             Wanted::Http { .. } => Ok(()),
         }
+    }
+
+    /// Whether it is about some methods or paths only.
+    fn is_narrow(&self) -> bool {
+        !self.methods.is_empty() || !self.paths.is_empty()
     }
 }
 
@@ -229,7 +237,7 @@ mod tests {
         policy.decide(&host.parse().unwrap(), port, wanted).map(|allowed| allowed.rule)
     }
 
-    const GET: Wanted<'_> = Wanted::Http { method: "GET", path: "/" };
+    const GET: Wanted<'_> = Wanted::Http { method: "GET", path: "/", overriding: None };
 
     #[test]
     fn no_rule_means_that_nothing_is_allowed() {
@@ -296,7 +304,7 @@ mod tests {
             ("GET", "*", false),
         ];
         for (method, path, expected) in table {
-            let got = decide(&policy, "mirror.example", 80, Wanted::Http { method, path });
+            let got = decide(&policy, "mirror.example", 80, Wanted::Http { method, path, overriding: None });
             assert_eq!(got.is_ok(), expected, "{method} {path}: {got:?}");
         }
     }
@@ -318,10 +326,22 @@ mod tests {
             ("a.example", |rule| rule.ports = vec![81]),
             ("a.example", |rule| rule.methods = vec!["GET".into()]),
         ]);
-        let post = Wanted::Http { method: "POST", path: "/" };
+        let post = Wanted::Http { method: "POST", path: "/", overriding: None };
         assert_eq!(decide(&policy, "a.example", 80, post), Err(Refusal::Method));
+        let disguised = Wanted::Http { method: "GET", path: "/", overriding: Some("x-http-method") };
+        assert_eq!(decide(&policy, "a.example", 80, disguised), Err(Refusal::Override));
         assert_eq!(policy.may_speak(&"a.example".parse().unwrap(), 22), Err(Refusal::Port));
         assert_eq!(policy.may_speak(&"a.example".parse().unwrap(), 81), Ok(()));
         assert_eq!(policy.may_speak(&"b.example".parse().unwrap(), 80), Err(Refusal::Host));
+    }
+
+    #[test]
+    fn a_header_that_may_mean_another_method_is_one_more_wish_that_any_rule_may_allow() {
+        let narrow: Change = |rule| rule.methods = vec!["GET".into()];
+        let wide: Change = |_| {};
+        for rules in [[("a.example", narrow), ("a.example", wide)], [("a.example", wide), ("a.example", narrow)]] {
+            let wanted = Wanted::Http { method: "GET", path: "/", overriding: Some("x-http-method") };
+            assert!(decide(&policy(&rules), "a.example", 80, wanted).is_ok());
+        }
     }
 }

@@ -244,8 +244,8 @@ async fn a_preview_gives_nothing_without_its_key_and_nothing_of_the_api_with_it(
 }
 
 #[tokio::test]
-async fn a_connection_of_a_preview_can_switch_protocols() -> Result<()> {
-    let (host, _, preview) = serve(4).await?;
+async fn a_connection_of_a_preview_can_switch_protocols_and_ends_with_the_preview() -> Result<()> {
+    let (host, session, preview) = serve(4).await?;
     let (_, key) = preview.url.rsplit_once("/?").context("an address with a key")?;
     let mut stream = TcpStream::connect(host.client.url.trim_start_matches("http://")).await?;
     let request = format!(
@@ -264,6 +264,11 @@ async fn a_connection_of_a_preview_can_switch_protocols() -> Result<()> {
         tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await??;
         assert_eq!(String::from_utf8_lossy(&answer), words.to_uppercase());
     }
+    let path = format!("/v1/sessions/{session}/previews/{}", preview.id);
+    ask::<PreviewView>(&host, Method::DELETE, &path, None).await?;
+    // What was open is open no more.
+    let rest = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 16])).await?;
+    assert!(matches!(rest, Ok(0) | Err(_)), "{rest:?}");
     Ok(())
 }
 

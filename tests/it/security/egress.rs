@@ -219,9 +219,9 @@ async fn a_budget_goes_on_where_an_earlier_sandbox_and_an_earlier_host_left_it()
         host.launch().await?;
     }
     assert_eq!(fetched[0], PIECE);
-    // What the heads of the answers take is less than this.
+    // Less by what the heads of the answers take, and by what had come and was on its way inside when the network was closed.
     let left = (16 << 20) - PIECE;
-    assert!((left - 4096..left).contains(&fetched[1]), "{fetched:?}, {left} were left");
+    assert!((left - (128 << 10)..left).contains(&fetched[1]), "{fetched:?}, {left} were left");
     let events = host.client.wait_until_idle(session).await?;
     let closed = "the network is closed: the session has received the 16777216 bytes that it may";
     assert!(

@@ -15,7 +15,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use ostler_protocol::ErrorCode;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use super::{Admitted, Preview, cookie_name, headers, page, tunnel};
 use crate::api::ApiState;
@@ -52,7 +51,7 @@ pub(super) async fn forward(
     *request.uri_mut() = target;
     let upgrade = headers::upgrade(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
     headers::request(request.headers_mut(), preview.port, &cookie_name(id), |text| state.token.matches(text));
-    match ask(state, stream, request, upgrade, &preview.tunnels).await {
+    match ask(state, stream, request, upgrade, preview).await {
         Ok(mut response) => {
             headers::response(response.headers_mut(), preview.port);
             if let Admitted::ByKey { cookie, .. } = &admitted
@@ -72,7 +71,7 @@ async fn ask(
     stream: TcpStream,
     request: Request,
     upgrade: Option<OnUpgrade>,
-    own: &Arc<Semaphore>,
+    preview: &Preview,
 ) -> Result<Response, String> {
     let broke = |error: hyper::Error| format!("did not answer properly: {}", chain(&error));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
@@ -89,15 +88,17 @@ async fn ask(
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = upgrade else { return Err("switched protocols though nobody asked".to_owned()) };
-        let places = [own, &state.previews.tunnels].map(|places| Arc::clone(places).try_acquire_owned());
+        let places = [&preview.tunnels, &state.previews.tunnels].map(|places| Arc::clone(places).try_acquire_owned());
         if places.iter().any(Result::is_err) {
             return Err("could not be connected: previews have too many open WebSockets".to_owned());
         }
         let (server, stopping) = (hyper::upgrade::on(&mut response), state.stopping.clone());
+        let ended = state.previews.until_ended(preview);
         tokio::spawn(async move {
             let _places = places;
             tokio::select! {
                 () = stopping.cancelled() => {}
+                () = ended => {}
                 () = connect(client, server) => {}
             }
         });

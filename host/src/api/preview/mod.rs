@@ -31,6 +31,7 @@ use axum::response::{IntoResponse, Response};
 use ostler_protocol::processes::{MAX_PREVIEWS, PreviewView};
 use ostler_protocol::{ErrorCode, SessionId};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::auth::{equal, random_hex};
 use super::{ApiFailure, ApiState};
@@ -69,6 +70,8 @@ struct Preview {
     key: String,
     expires_at_ms: u64,
     tunnels: Arc<Semaphore>,
+    /// Cancelled when it is no preview any more.
+    ended: CancellationToken,
 }
 
 impl Previews {
@@ -101,7 +104,7 @@ impl Previews {
         let (id, key) = (format!("p{port}-{}", random(NAME)?), random(KEY)?);
         let expires_at_ms = self.clock.now_ms() + u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
         let tunnels = Arc::new(Semaphore::new(TUNNELS_OF_ONE));
-        let preview = Preview { session, port, key, expires_at_ms, tunnels };
+        let preview = Preview { session, port, key, expires_at_ms, tunnels, ended: CancellationToken::new() };
         let view = self.view(&id, &preview);
         let mut open = self.living();
         let of_session = open.values().filter(|each| each.session == session).count();
@@ -127,7 +130,16 @@ impl Previews {
     pub(super) fn close(&self, session: SessionId, id: &str) -> Option<PreviewView> {
         let mut open = self.living();
         open.get(id).filter(|preview| preview.session == session)?;
-        open.remove(id).map(|preview| self.view(id, &preview))
+        let preview = open.remove(id)?;
+        preview.ended.cancel();
+        Some(self.view(id, &preview))
+    }
+
+    /// Waits until the preview has ended, by a person or by its time.
+    fn until_ended(&self, preview: &Preview) -> impl Future<Output = ()> + Send + use<> {
+        let left = Duration::from_millis(preview.expires_at_ms.saturating_sub(self.clock.now_ms()));
+        let ended = preview.ended.clone();
+        async move { drop(tokio::time::timeout(left, ended.cancelled()).await) }
     }
 
     fn find(&self, id: &str) -> Option<Preview> {

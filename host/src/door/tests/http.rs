@@ -165,7 +165,8 @@ async fn no_header_makes_another_method_or_path_of_what_a_rule_allowed() {
         let mut client = way.to_name("a.example", port).await;
         let answer = say(&mut client, &format!("GET / HTTP/1.1\r\nHost: a.example:{port}\r\n{header}\r\n\r\n")).await;
         let name = header.split(':').next().unwrap().to_ascii_lowercase();
-        let reason = format!("the rule for this host is about methods or paths, and `{name}` may mean others");
+        let reason =
+            format!("the rule for this host is about methods or paths, and a header may mean others: `{name}`");
         assert!(answer.contains(" 403 ") && answer.contains(&reason), "{answer}");
         assert_eq!(way.event().await, refused("a.example", Some(port), Some(Protocol::Http), &reason));
     }

@@ -123,8 +123,12 @@ impl Unpacker {
         let path = archive.to_owned();
         let (mut child, ours) = self.start(&plan, content).map_err(StoreError::io("start a process for", archive))?;
         let heard = listen(&mut child, ours.as_fd(), Instant::now() + self.bounds.time);
-        // A process that nobody waits for any more has been told to end; this only collects it.
-        let _ = child.wait();
+        match heard {
+            // It hangs in a disk, it may be for ever: whoever comes after this process collects it.
+            Heard::TooLate => drop(child.try_wait()),
+            // Nobody is at the other end any more, or it was told to end: this only collects it.
+            _ => drop(child.wait()),
+        }
         match heard {
             Heard::Report(Report::Done(done)) => Ok(done),
             Heard::Report(Report::Failed(problem)) => {

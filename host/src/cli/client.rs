@@ -10,6 +10,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::discovery::Location;
 use super::sse::{Frame, Parser};
 use super::{CliError, discovery};
 use crate::api::ApiToken;
@@ -28,6 +29,8 @@ pub struct Client {
     streams: reqwest::Client,
     url: Url,
     token: ApiToken,
+    /// Where the token is from, if it is that of this machine's host.
+    here: Option<Location>,
 }
 
 impl Client {
@@ -43,30 +46,33 @@ impl Client {
         };
         // The token of this machine's host is for that host, not for whatever address was given.
         let here = found.filter(|location| parse_url(&location.url).is_ok_and(|here| here == url));
-        let token = match (own, here) {
-            (Some(token), _) => token,
-            (None, Some(location)) => {
-                discovery::token(&location).map_err(|error| CliError::of_token(&location, error))?
-            }
-            (None, None) => return Err(CliError::NoToken { url: url.to_string() }),
-        };
-        Self::new(url, token)
+        match (own, here) {
+            (Some(token), _) => Self::new(url, token, None),
+            (None, Some(location)) => Self::new(url, token_of(&location)?, Some(location)),
+            (None, None) => Err(CliError::NoToken { url: url.to_string() }),
+        }
     }
 
     /// The host at an address, with its token.
     #[cfg(test)]
     pub fn at(url: &str, token: ApiToken) -> Result<Self, CliError> {
-        Self::new(parse_url(url)?, token)
+        Self::new(parse_url(url)?, token, None)
     }
 
-    fn new(url: Url, token: ApiToken) -> Result<Self, CliError> {
+    fn new(url: Url, token: ApiToken, here: Option<Location>) -> Result<Self, CliError> {
         let build = |builder: reqwest::ClientBuilder| {
             let builder = builder.no_proxy().connect_timeout(CONNECT_TIME);
             builder.build().map_err(|source| CliError::Transport { operation: "prepare the HTTP client", source })
         };
         let http = build(crate::http::plain().timeout(ANSWER_TIME))?;
         let streams = build(crate::http::plain().read_timeout(SILENCE))?;
-        Ok(Self { http, streams, url, token })
+        Ok(Self { http, streams, url, token, here })
+    }
+
+    /// The token is for this machine's host, which may have ended since, and another user may have taken its address. To be called
+    /// each time before the token is sent.
+    pub fn still_the_host(&self) -> Result<(), CliError> {
+        self.here.as_ref().map_or(Ok(()), |location| token_of(location).map(drop))
     }
 
     /// The address of the host.
@@ -139,6 +145,7 @@ impl Client {
     /// Opens a stream of events after the event `after`.
     pub async fn stream(&self, session: &str, after: u64) -> Result<FrameStream, CliError> {
         let operation = "watch the session";
+        self.still_the_host()?;
         let request = self
             .request(&self.streams, Method::GET, &["sessions", session, "events"])
             .header(reqwest::header::ACCEPT, "text/event-stream")
@@ -173,6 +180,7 @@ impl Client {
         operation: &'static str,
         request: reqwest::RequestBuilder,
     ) -> Result<T, CliError> {
+        self.still_the_host()?;
         let response = request.send().await.map_err(|error| self.failed(operation, error))?;
         let response = self.checked(operation, response).await?;
         let bytes = response.bytes().await.map_err(|error| self.failed(operation, error))?;
@@ -194,6 +202,10 @@ impl Client {
         }
         CliError::Transport { operation, source: error.without_url() }
     }
+}
+
+fn token_of(location: &Location) -> Result<ApiToken, CliError> {
+    discovery::token(location).map_err(|error| CliError::of_token(location, error))
 }
 
 /// What an answer says that is no success.

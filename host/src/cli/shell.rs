@@ -99,6 +99,7 @@ async fn open(session: SessionId, name: &str, client: &Client) -> Result<(), Cli
 
 async fn connect(session: SessionId, name: &str, client: &Client) -> Result<WebSocketStream<TcpStream>, CliError> {
     let lost = |why: &dyn std::fmt::Display| CliError::Shell { why: why.to_string(), session };
+    client.still_the_host()?;
     let address = client.socket_address(&["sessions", &session.to_string(), "terminals", name, "attach"]);
     let mut request = address.as_str().into_client_request().map_err(|error| lost(&error))?;
     let token = format!("Bearer {}", client.token().expose());

@@ -164,6 +164,9 @@ impl Actor {
 
     /// Gives the services their time to end well, because the sandbox ends with the host. Nobody takes events any more.
     async fn quit(mut self) {
+        // Nobody takes what they would report.
+        self.cancel.cancel();
+        self.acts.shutdown().await;
         if let Some(workspace) = self.workspace.take() {
             tokio::select! {
                 () = workspace.end_services(SERVICES_END) => {}

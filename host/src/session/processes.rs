@@ -63,7 +63,7 @@ impl Sessions {
         let name = named(asked.name, "cmd")?;
         let sandbox = self.sandbox(session).await?;
         let by = self.person(session, asked.author).await?;
-        if sandbox.services().iter().any(|service| service.name == name) {
+        if sandbox.is_service(&name) {
             let words = format!("`{name}` is a service of the repository");
             let hint = "`ostler process restart SESSION NAME` starts it; or choose another name";
             return Err(SessionError::new(ErrorCode::Conflict, words).with_hint(hint));
@@ -119,7 +119,7 @@ impl Sessions {
     /// Ends one with everything that it started. One that has ended is answered as it is.
     pub async fn stop_process(&self, session: SessionId, name: &str) -> Result<ProcessView, SessionError> {
         let sandbox = self.sandbox(session).await?;
-        if sandbox.services().iter().any(|service| service.name == name) {
+        if sandbox.is_service(name) {
             sandbox.stop_service(name, PERSON).await.map_err(service_error)?;
         } else {
             sandbox.stop_background(name).await.map_err(|error| named_error("background command", name, error))?;
@@ -296,7 +296,9 @@ fn service_error(error: ServiceError) -> SessionError {
         ServiceError::Unsupervised => {
             (ErrorCode::Conflict, "the sandbox has ended or is about to; its next one starts them")
         }
-        ServiceError::Late { .. } => (ErrorCode::SandboxFailed, "what it writes may say why"),
+        ServiceError::Late { .. } | ServiceError::NotStarted { .. } => {
+            (ErrorCode::SandboxFailed, "what it writes may say why")
+        }
     };
     SessionError::new(code, error.to_string()).with_hint(hint)
 }

@@ -44,12 +44,8 @@ impl Overseer for Watch {
             working_directory: ostler_sandbox::wire::guest::WORKSPACE.into(),
         };
         let decision = self.job.services.plugins.generation().tool_execute_before(event).await;
-        let mut noted = self.job.note(decided(&decision, None)).await;
-        for fragment in decision.context {
-            let (source, text) = (fragment.source, fragment.text);
-            noted &= self.job.note(EventBody::ContextAdded { source, text }).await;
-        }
-        if !noted {
+        // What they would add to the conversation is left out: it would come between a question and its answer, with every start.
+        if !self.job.note(decided(&decision, None)).await {
             return Err("the session's log takes no events".into());
         }
         match (decision.verdict, decision.value.get("command").and_then(serde_json::Value::as_str)) {

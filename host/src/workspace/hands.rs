@@ -129,6 +129,18 @@ impl TurnHands {
     }
 }
 
+impl TurnHands {
+    /// What is asked of a service, which may take its time, unless the turn is stopped meanwhile.
+    async fn unless_stopped(&self, asked: impl Future<Output = Result<(), ServiceError>>) -> Result<(), HandsError> {
+        tokio::select! {
+            answer = asked => answer.map_err(service_error),
+            () = self.cancel.cancelled() => {
+                Err(HandsError::Refused("the turn was stopped; what was asked of the service goes on".into()))
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl Hands for TurnHands {
     async fn run(&self, command: Command) -> Result<ToolOutput, HandsError> {
@@ -184,8 +196,8 @@ impl Hands for TurnHands {
     }
 
     async fn stop(&self, name: &str) -> Result<Option<i32>, HandsError> {
-        if self.workspace.services().iter().any(|service| service.name == name) {
-            self.workspace.stop_service(name, AGENT).await.map_err(service_error)?;
+        if self.workspace.is_service(name) {
+            self.unless_stopped(self.workspace.stop_service(name, AGENT)).await?;
             return Ok(None);
         }
         let row = self.workspace.stop_background(name).await.map_err(stop_error)?;
@@ -193,7 +205,7 @@ impl Hands for TurnHands {
     }
 
     async fn restart(&self, name: &str) -> Result<String, HandsError> {
-        self.workspace.restart_service(name, AGENT).await.map_err(service_error)?;
+        self.unless_stopped(self.workspace.restart_service(name, AGENT)).await?;
         let found = self.workspace.services().into_iter().find(|service| service.name == name);
         Ok(found.map_or_else(String::new, |service| service.state.as_str().to_owned()))
     }

@@ -140,6 +140,12 @@ impl Workspace {
         }
     }
 
+    /// Whether the repository declares a service of this name.
+    #[must_use]
+    pub fn is_service(&self, name: &str) -> bool {
+        self.services.is_service(name)
+    }
+
     /// The declared services, in the order in which they are started.
     #[must_use]
     pub fn services(&self) -> Vec<ServiceStatus> {

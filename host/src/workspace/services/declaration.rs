@@ -37,7 +37,7 @@ const MAX_READY_WITHIN: Duration = Duration::from_secs(600);
 
 /// Time between asking a service to end and ending it by force, and its longest.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-pub(super) const MAX_STOP_GRACE: Duration = Duration::from_secs(60);
+pub(super) const MAX_STOP_GRACE: Duration = Duration::from_secs(30);
 
 const KEYS: [&str; 8] =
     ["command", "ready", "ready_within", "restart", "after", "environment", "stop_signal", "stop_grace"];

@@ -70,7 +70,7 @@ fn what_is_wrong_is_named_with_what_would_be_right() {
         (web("restart = \"sometimes\""), "`restart` of service `web` is `sometimes`; take `never`"),
         (web("ready_within = \"soon\""), "`ready_within` of service `web` is `soon`; take a time with its unit"),
         (web("ready_within = \"11m\""), "take more than 0 and at most `10m`"),
-        (web("stop_grace = \"0s\""), "take more than 0 and at most `1m`"),
+        (web("stop_grace = \"0s\""), "take more than 0 and at most `30s`"),
         (web("stop_signal = \"SIGKILL\""), "`stop_signal` of service `web` is `SIGKILL`; take one of SIGHUP"),
         (web("ready = { port = 0 }"), "has the port 0; ports are 1 to 65535"),
         (web("ready = { port = 70000 }"), "`ready` of service `web` has the port 70000; ports are 1 to 65535"),

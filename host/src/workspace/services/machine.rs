@@ -201,6 +201,18 @@ impl Machine {
         matches!(self.units[id].phase, Phase::Stopping(_))
     }
 
+    /// Whether this start of it is still under way.
+    pub(super) fn is_starting(&self, id: Id, run: u64) -> bool {
+        self.is_at(id, run, &Phase::Starting)
+    }
+
+    /// Why the last start of a service came to nothing, where that is so.
+    pub(super) fn why_not_started(&self, id: Id) -> Option<String> {
+        let unit = &self.units[id];
+        let is_so = matches!(unit.phase, Phase::Failed | Phase::Restarting);
+        is_so.then(|| unit.why.clone().unwrap_or_default())
+    }
+
     /// How they are.
     pub(super) fn statuses(&self) -> Vec<ServiceStatus> {
         let status = |unit: &Unit| ServiceStatus {

@@ -119,6 +119,14 @@ pub enum ServiceError {
     /// There is none of that name.
     #[error("the repository declares no service `{0}`")]
     Unknown(String),
+    /// It was to be started and was not.
+    #[error("service `{name}` was not started: {why}")]
+    NotStarted {
+        /// Which.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// Nobody supervises any more.
     #[error("the services of this sandbox are not supervised any more")]
     Unsupervised,

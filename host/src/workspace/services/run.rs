@@ -19,12 +19,12 @@ use ostler_sandbox::client::GuestError;
 use ostler_sandbox::wire::FailureKind;
 use ostler_sandbox::wire::guest::{self, Exec, Exit, ExitCause, Overflow, Stdio, WORKSPACE};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::declaration::{self, FILE, MAX_FILE, MAX_STOP_GRACE, Service};
 use super::machine::{Call, Effect, End, Found, Id, Input, Machine, MayHelp};
-use super::{Admission, Asked, Known, News, Overseer, Request, ServiceError, probe};
+use super::{Admission, Asked, Known, News, Overseer, Request, ServiceError, Wish, probe};
 use crate::workspace::background::{Background, TAIL, label, service_call};
 use crate::workspace::hands::environment;
 use crate::workspace::{Workspace, chain};
@@ -45,14 +45,34 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Time for what is left of a service after the signal of its choice.
 const LAST_GRACE: Duration = Duration::from_millis(500);
 
-/// The link to the sandbox is lost: there is nothing to supervise any more.
+/// How often a guest is asked that is busy, and the pause between.
+const TRIES: u32 = 20;
+const BUSY: Duration = Duration::from_millis(500);
+
+/// There is nothing to supervise any more: the link to the sandbox is lost, or nothing is answered over it.
 struct Lost;
 
-impl From<GuestError> for Lost {
-    fn from(error: GuestError) -> Self {
-        tracing::debug!(error = %chain(&error), "the services are not supervised any more");
-        Self
+fn is_lost(error: &GuestError) -> bool {
+    matches!(error, GuestError::Link(_) | GuestError::Replaced { .. })
+}
+
+/// Asks the guest, again where it is busy.
+async fn insist<T, F: Future<Output = Result<T, GuestError>>>(ask: impl Fn() -> F) -> Result<T, Lost> {
+    for tried in 1.. {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if is_lost(&error) => {
+                tracing::debug!(error = %chain(&error), "the services are not supervised any more");
+                break;
+            }
+            Err(error) if tried >= TRIES => {
+                tracing::warn!(error = %chain(&error), "the services are not supervised any more");
+                break;
+            }
+            Err(_) => tokio::time::sleep(BUSY).await,
+        }
     }
+    Err(Lost)
 }
 
 /// Supervises until the sandbox is gone or everything was stopped. Does nothing where the workspace is supervised already.
@@ -68,12 +88,18 @@ pub async fn supervise(workspace: Arc<Workspace>, known: Known, overseer: Arc<dy
         told: known.ended.clone(),
         mute: false,
         tasks: JoinSet::new(),
+        probes: Vec::new(),
         waiting: Vec::new(),
         over: None,
     };
-    // Where the link is lost, whoever ends the sandbox says why.
-    let _ = run.run(&known, requests).await;
+    if run.run(&known, requests).await.is_err() {
+        // Where the link is lost, whoever ends the sandbox says why. Nobody knows how they are any more.
+        run.workspace.services.seen.send_replace(Vec::new());
+    }
 }
+
+/// Hears what came of a wish.
+type Waiter = oneshot::Sender<Result<(), ServiceError>>;
 
 struct Run {
     workspace: Arc<Workspace>,
@@ -87,8 +113,10 @@ struct Run {
     mute: bool,
     /// Probes, pauses and stops under way.
     tasks: JoinSet<Option<Input>>,
+    /// Those of them that are probes.
+    probes: Vec<(Id, u64, AbortHandle)>,
     /// Who waits for a service to have ended or started.
-    waiting: Vec<(Id, oneshot::Sender<Result<(), ServiceError>>)>,
+    waiting: Vec<(Id, Wish, Waiter)>,
     /// Who waits for the end of all.
     over: Option<oneshot::Sender<()>>,
 }
@@ -141,7 +169,7 @@ impl Run {
                 Err(error) => error.to_string(),
             },
             Err(GuestError::Refused { failure, .. }) if failure.kind == FailureKind::NotFound => return Ok(Vec::new()),
-            Err(error @ (GuestError::Link(_) | GuestError::Replaced { .. })) => return Err(error.into()),
+            Err(error) if is_lost(&error) => return Err(Lost),
             Err(error) => format!("{FILE} cannot be read: {}; make it a regular file of the repository", chain(&error)),
         };
         self.tell(News::Refused { reason }).await;
@@ -151,10 +179,10 @@ impl Run {
     /// What is known of each service; what runs and is not declared is ended.
     async fn found(&mut self, known: &Known) -> Result<Vec<Found>, Lost> {
         let mut found = Vec::new();
-        let listed = self.workspace.service_starts().await?;
+        let listed = insist(|| self.workspace.service_starts()).await?;
         for Background { name, row, .. } in &listed {
             if self.machine.id(name).is_none() && row.exit.is_none() {
-                self.workspace.guest.stop(&row.call, MAX_STOP_GRACE).await?;
+                insist(|| self.workspace.guest.stop(&row.call, MAX_STOP_GRACE)).await?;
                 let why = Some(format!("{FILE} does not declare it any more"));
                 let name = name.clone();
                 let state = ServiceState::Stopped;
@@ -179,6 +207,11 @@ impl Run {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let effects = self.machine.step(input);
+            let machine = &self.machine;
+            // Nobody looks whether one is ready that is not being started any more.
+            self.probes
+                .extract_if(.., |(id, run, _)| !machine.is_starting(*id, *run))
+                .for_each(|(.., probe)| probe.abort());
             self.publish();
             for effect in effects {
                 inputs.extend(self.perform(effect).await?);
@@ -186,11 +219,17 @@ impl Run {
         }
         let machine = &self.machine;
         let (waiting, done) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(id, _)| machine.is_stopping(*id));
+            std::mem::take(&mut self.waiting).into_iter().partition(|(id, ..)| machine.is_stopping(*id));
         self.waiting = waiting;
-        for (_, waiter) in done {
+        for (id, wish, waiter) in done {
+            let answer = match self.machine.why_not_started(id) {
+                Some(why) if wish == Wish::Restart => {
+                    Err(ServiceError::NotStarted { name: self.machine.service(id).name.clone(), why })
+                }
+                _ => Ok(()),
+            };
             // Whoever asked may have gone.
-            let _ = waiter.send(Ok(()));
+            let _ = waiter.send(answer);
         }
         Ok(())
     }
@@ -206,19 +245,19 @@ impl Run {
             Effect::Probe { id, run } => {
                 let (workspace, author) = (Arc::clone(&self.workspace), self.author.clone());
                 let service = self.machine.service(id).clone();
-                self.tasks.spawn(async move {
+                let probe = self.tasks.spawn(async move {
                     Some(match probe::wait(&workspace, &service, &author).await {
                         Ok(()) => Input::Ready { id, run },
                         Err(why) => Input::Late { id, run, why },
                     })
                 });
+                self.probes.push((id, run, probe));
             }
             Effect::Stop { id } => {
                 let (workspace, service) = (Arc::clone(&self.workspace), self.machine.service(id).clone());
                 self.tasks.spawn(async move {
-                    if let Err(error) = stop(&workspace, &service).await {
-                        tracing::warn!(service = service.name, error = %chain(&error), "a service was not stopped");
-                    }
+                    // Its end is told by the guest.
+                    let _ = insist(|| stop(&workspace, &service)).await;
                     None
                 });
             }
@@ -277,7 +316,7 @@ impl Run {
         }
         match self.workspace.guest.start(exec).await {
             Ok(()) => Ok(Input::Started { id, run }),
-            Err(error @ (GuestError::Link(_) | GuestError::Replaced { .. })) => Err(error.into()),
+            Err(error) if is_lost(&error) => Err(Lost),
             Err(error) => Ok(not(format!("it could not be started: {}", chain(&error)), MayHelp::Yes)),
         }
     }
@@ -288,7 +327,7 @@ impl Run {
             let _ = done.send(Err(ServiceError::Unknown(name)));
             return Ok(());
         };
-        self.waiting.push((id, done));
+        self.waiting.push((id, wish, done));
         self.take(Input::Asked { id, wish, by }).await
     }
 
@@ -298,7 +337,7 @@ impl Run {
         if running.is_empty() {
             return Ok(());
         }
-        let listed = self.workspace.service_starts().await?;
+        let listed = insist(|| self.workspace.service_starts()).await?;
         for (id, run) in running {
             let name = &self.machine.service(id).name;
             let end = match listed.iter().find(|found| found.name == *name).map(|found| found.row.clone()) {
@@ -313,7 +352,7 @@ impl Run {
 
     /// Tells the ends of background commands that nobody was told of.
     async fn look_at_commands(&mut self) -> Result<(), Lost> {
-        for found in self.workspace.background().await? {
+        for found in insist(|| self.workspace.background()).await? {
             let Some(exit) = found.row.exit.filter(|exit| exit.cause != ExitCause::Stopped) else { continue };
             let key = (found.name, found.run);
             if self.told.len() > MOST || self.told.contains(&key) {
@@ -341,11 +380,14 @@ impl Run {
     /// The last lines of what a command wrote; nothing where that is not kept any more.
     async fn output(&self, row: &guest::Call) -> Result<String, Lost> {
         let from = row.output.saturating_sub(TOLD.into());
-        match self.workspace.guest.read_output(&row.call, from, TOLD).await {
-            Ok(piece) => Ok(last_lines(&piece.bytes, piece.offset > 0)),
-            Err(GuestError::Refused { .. }) => Ok(String::new()),
-            Err(error) => Err(error.into()),
-        }
+        let read = || async {
+            match self.workspace.guest.read_output(&row.call, from, TOLD).await {
+                Err(GuestError::Refused { .. }) => Ok(None),
+                read => read.map(Some),
+            }
+        };
+        let piece = insist(read).await?;
+        Ok(piece.map_or_else(String::new, |piece| last_lines(&piece.bytes, piece.offset > 0)))
     }
 }
 
@@ -389,12 +431,15 @@ async fn stop(workspace: &Workspace, service: &Service) -> Result<(), GuestError
     if service.stop_signal == TERMINATE {
         return workspace.guest.stop(&call, service.stop_grace).await;
     }
-    workspace.guest.signal(&call, service.stop_signal).await?;
-    let until = Instant::now() + service.stop_grace;
-    while Instant::now() < until && workspace.guest.status(&call).await?.exit.is_none() {
-        tokio::time::sleep(LOOK).await;
-    }
-    // Also what its main process left behind.
+    let ends_by_itself = async {
+        workspace.guest.signal(&call, service.stop_signal).await?;
+        while workspace.guest.status(&call).await?.exit.is_none() {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok::<_, GuestError>(())
+    };
+    let _ = tokio::time::timeout(service.stop_grace, ends_by_itself).await;
+    // Whatever came of it, and also what its main process left behind.
     workspace.guest.stop(&call, LAST_GRACE).await
 }
 

@@ -74,12 +74,12 @@ pub(crate) fn lives(pid: Pid) -> bool {
     stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
 }
 
-/// The processes that live and whose user `is_theirs` says yes to.
+/// The processes whose user `is_theirs` says yes to. One whose first thread has ended looks ended, and need not be.
 pub(crate) fn owned_by(is_theirs: impl Fn(u32) -> bool) -> Vec<Pid> {
     let is_owned = |pid: &Pid| {
         let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
         let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
-        uid.is_some_and(&is_theirs) && lives(*pid)
+        uid.is_some_and(&is_theirs)
     };
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));

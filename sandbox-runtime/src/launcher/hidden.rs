@@ -5,7 +5,8 @@
 //! its own, so that nobody hides behind a crowd. Where the kernel cannot compare tables (without `CONFIG_KCMP`), threads are
 //! taken to share that of their process.
 //!
-//! Not found is what is only on its way through a socket.
+//! Not found is what is only on its way through a socket, and, without root of the machine, what is only mapped: the kernel opens it
+//! for nobody else.
 
 use std::collections::HashSet;
 use std::fs::{File, read_dir};
@@ -82,7 +83,7 @@ impl Counted {
     }
 
     fn mappings(&mut self, process: &Path, look: &mut impl FnMut(&Path) -> Next) -> Next {
-        let Ok(list) = File::open(process.join("maps")) else { return Next::Continue(()) };
+        let Some((process, list)) = memory(process) else { return Next::Continue(()) };
         let mut list = BufReader::new(list);
         let mut seen = HashSet::new();
         let mut line = Vec::new();
@@ -101,6 +102,20 @@ impl Counted {
         }
         Next::Continue(())
     }
+}
+
+/// What is mapped, with the folder that shows it. All threads share their memory; the first one shows none once it has ended while
+/// others go on.
+fn memory(process: &Path) -> Option<(PathBuf, File)> {
+    let shown = |folder: PathBuf| {
+        let is_empty = BufReader::new(File::open(folder.join("maps")).ok()?).fill_buf().ok()?.is_empty();
+        // Read anew, because what a thread shows is made while it is read.
+        if is_empty { None } else { File::open(folder.join("maps")).ok().map(|list| (folder, list)) }
+    };
+    // A thread has a folder of its own, which is in no list.
+    let threads = || read_dir(process.join("task")).into_iter().flatten().flatten();
+    shown(process.to_owned())
+        .or_else(|| threads().find_map(|thread| shown(Path::new("/proc").join(thread.file_name()))))
 }
 
 /// Of a line of `maps` whose file was removed: the name of its region in `map_files`, and its device and number.

@@ -32,7 +32,12 @@ pub(super) fn note(state: &Path, sandbox: &str, init: Pid) -> Result<(), Failure
     let folder = folder(state);
     let shown = || format!("the first process of {sandbox}");
     let text = identity(init).ok_or_else(|| failure(FailureKind::System, "identify", shown()))?;
-    fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(sandbox), text)).step("write down", shown)
+    // As a whole: half of it would be nobody's identity.
+    let half = folder.join(format!(".{sandbox}"));
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(&half, text))
+        .and_then(|()| fs::rename(&half, folder.join(sandbox)))
+        .step("write down", shown)
 }
 
 /// Takes back what [`note`] wrote, if it did.
@@ -50,8 +55,8 @@ pub(super) fn end_noted(state: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         entries => entries.step("list", || folder.display().to_string())?,
     };
-    for entry in entries.flatten() {
-        let path = entry.path();
+    for entry in entries {
+        let path = entry.step("list", || folder.display().to_string())?.path();
         let text = fs::read_to_string(&path).step("read", || path.display().to_string())?;
         end(&text, &path)?;
         fs::remove_file(&path).step("remove", || path.display().to_string())?;

@@ -181,14 +181,20 @@ fn same_ids_as_before(state: &Path) -> Result<(), Failure> {
     if before.as_deref() == Some(&now_text) {
         return Ok(());
     }
-    if let Some([uids, gids]) = before.as_deref().and_then(|before| before.split_once("\n\n")).map(<[&str; 2]>::from)
-        && !(standing::goes_on(uids, &now[0]) && standing::goes_on(gids, &now[1]))
-    {
+    let goes_on = before.as_deref().is_none_or(|before| {
+        let maps = before.split_once("\n\n").filter(|(uids, gids)| !uids.trim().is_empty() && !gids.trim().is_empty());
+        maps.is_some_and(|(uids, gids)| standing::goes_on(uids, &now[0]) && standing::goes_on(gids, &now[1]))
+    });
+    if !goes_on {
         let words = "the user's ids in /etc/subuid or /etc/subgid are no longer those that files of sandboxes bear: put the old lines \
                      first again and new ones after them, or begin with another data folder";
         return Err(failure(FailureKind::Invalid, "compare ids", words));
     }
-    fs::write(&path, now_text).step("write", shown)
+    let half = path.with_extension("new");
+    File::create(&half)
+        .and_then(|mut file| file.write_all(now_text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&half, &path))
+        .step("write", shown)
 }
 
 fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Launcher, Failure> {
@@ -206,6 +212,8 @@ fn assemble(mut config: LauncherConfig, lock: Lock, store: Store) -> Result<Laun
         cgroups.move_down();
     }
     recovery::end_leftovers(&cgroups)?;
+    // Of root in a container; those of an ordinary user are ended already.
+    running::end_noted(&config.state)?;
     let mut leases = match standing {
         Standing::Machine => Leases::new(Block::whole(config.uid_first, config.uid_ranges)),
         Standing::Namespace => {

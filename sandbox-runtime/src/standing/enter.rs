@@ -16,9 +16,11 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use ostler_wire::socket::{self, SocketError};
 use ostler_wire::{Failure, FailureKind};
+use rustix::event::Timespec;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Gid, Uid, WaitOptions, getgid, getuid};
 use rustix::thread::UnshareFlags;
@@ -152,14 +154,24 @@ fn run((program, ids): &(PathBuf, Subordinate), pid: &str) -> Result<(), Failure
     Err(failure(FailureKind::System, "map ids", words))
 }
 
+/// Longest wait for the two programs, which may ask a name service.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Waits until the other side says something or ends.
 fn wait<T: serde::de::DeserializeOwned>(from: std::os::fd::BorrowedFd<'_>) -> Result<T, Failure> {
+    let until = Instant::now() + PATIENCE;
     loop {
         match socket::receive(from) {
             Ok((said, _)) => return Ok(said),
             Err(SocketError::NotReady) => {
                 let mut watched = [rustix::event::PollFd::from_borrowed_fd(from, rustix::event::PollFlags::IN)];
-                match rustix::event::poll(&mut watched, None) {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    let words = format!("newuidmap and newgidmap did not end within {} s", PATIENCE.as_secs());
+                    return Err(failure(FailureKind::Limit, "map ids", words));
+                }
+                let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+                match rustix::event::poll(&mut watched, Some(&left)) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
                     Err(error) => return Err(error).step("poll", || "the mapping of ids".to_owned()),
                 }

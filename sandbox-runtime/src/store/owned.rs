@@ -56,19 +56,18 @@ impl Store {
     /// Removes copies of layers that are gone, those for ranges that nobody has or will be given, and what was half-made. Nobody may
     /// be copying.
     pub(crate) fn remove_unused_copies(&self, may_be_given: impl Fn(Range) -> bool) -> Result<(), StoreError> {
+        let mut unused = Vec::new();
         for folder in entries(&self.owned())? {
             if !range_of(&folder).is_some_and(&may_be_given) {
-                remove(&folder)?;
+                unused.push(folder);
                 continue;
             }
-            for copy in entries(&folder)? {
-                let is_of_a_layer = copy.file_name().is_some_and(|name| self.root.join("layers").join(name).is_dir());
-                if !is_of_a_layer {
-                    remove(&copy)?;
-                }
-            }
+            let is_of_no_layer =
+                |copy: &PathBuf| !copy.file_name().is_some_and(|name| self.root.join("layers").join(name).is_dir());
+            unused.extend(entries(&folder)?.into_iter().filter(is_of_no_layer));
         }
-        Ok(())
+        // One that cannot be removed does not keep the others.
+        unused.iter().map(|tree| remove(tree)).fold(Ok(()), Result::and)
     }
 
     fn owned(&self) -> PathBuf {
@@ -96,10 +95,7 @@ fn remove(tree: &Path) -> Result<(), StoreError> {
     if going != tree {
         fs::rename(tree, &going).map_err(StoreError::io("rename", tree))?;
     }
-    match fs::remove_dir_all(going) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", tree)(error)),
-        _ => Ok(()),
-    }
+    crate::removal::remove(&going).map_err(|error| StoreError::io("remove", tree)(error.into()))
 }
 
 /// Copies a tree that nobody changes. Links are copied, never followed.

@@ -143,12 +143,18 @@ fn system(found: &Spec) -> Result<(), Failure> {
     // Two were made before and are joined by descriptor; the others are made.
     let is_own = |namespace: &&LinuxNamespace| match namespace.path() {
         None => !JOINED.contains(&namespace.typ()),
-        Some(path) => JOINED.contains(&namespace.typ()) && path.starts_with("/proc/self/fd"),
+        Some(path) => JOINED.contains(&namespace.typ()) && is_descriptor(path),
     };
     match namespaces.iter().find(|namespace| !is_own(namespace)) {
         Some(foreign) => Err(refused(format!("its {} namespace is none that was made for it", foreign.typ()))),
         None => Ok(()),
     }
+}
+
+/// Whether a path is that of one of this process's descriptors, and not of anything beyond it.
+fn is_descriptor(path: &Path) -> bool {
+    let number = path.to_str().and_then(|path| path.strip_prefix("/proc/self/fd/"));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn process(found: &Spec) -> Result<(), Failure> {
@@ -264,6 +270,11 @@ mod tests {
             (
                 "/linux/namespaces/-",
                 json!({"type": "network", "path": "/proc/1/ns/net"}),
+                "its net namespace is none that was made for it",
+            ),
+            (
+                "/linux/namespaces/-",
+                json!({"type": "network", "path": "/proc/self/fd/../../1/ns/net"}),
                 "its net namespace is none that was made for it",
             ),
             ("/linux/namespaces/-", json!({"type": "user"}), "its user namespace is none that was made for it"),

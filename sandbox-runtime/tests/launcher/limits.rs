@@ -114,7 +114,7 @@ async fn a_file_in_no_folder_counts_as_long_as_it_is_open_or_mapped_anywhere() {
     let bench = Bench::new();
     let (launcher, _) = bench.connect(1).await;
     let mut deaths = launcher.events();
-    for (number, hiding) in (1..).zip(["hide", "hide-mapped", "hide-in-thread"]) {
+    for (number, hiding) in (1..).zip(["hide", "hide-mapped", "hide-in-thread", "hide-behind-ended-thread"]) {
         let started = create(&bench, &launcher, number, Limits { disk: 32 << 20, ..LIMITS }).await;
         begin(&started.control, &format!("{hiding} 64"));
         let died = death(&mut deaths).await;

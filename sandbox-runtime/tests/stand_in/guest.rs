@@ -121,19 +121,21 @@ fn answer(request: &str) -> Result<String, String> {
         }
         // The same, mapped and not open.
         ["hide-mapped", mebibytes] => {
+            hide_mapped("/hidden-mapped", mebibytes.parse::<usize>().map_err(|_| "size")? << 20)?;
+            "ok".to_owned()
+        }
+        // The same in a process whose first thread has ended.
+        ["hide-behind-ended-thread", mebibytes] => {
             let size = mebibytes.parse::<usize>().map_err(|_| "size")? << 20;
-            let file = hidden("/hidden-mapped")?;
-            file.set_len(size as u64).map_err(text)?;
-            // SAFETY: a new region, read and written and shared with the file, which this program then writes to.
-            let bytes = unsafe {
-                let region = mmap(std::ptr::null_mut(), size, 3, 1, file.as_raw_fd(), 0);
-                std::slice::from_raw_parts_mut(region.cast::<u8>(), size)
-            };
-            drop(file);
-            bytes.fill(1);
-            // Written to the disk, so that it has its blocks.
-            // SAFETY: the region is mapped for as long as this program lives.
-            unsafe { msync(bytes.as_mut_ptr().cast(), size, 4) };
+            child(move || {
+                std::thread::spawn(move || {
+                    let _ = hide_mapped("/hidden-behind", size);
+                    sleep_forever()
+                });
+                // SAFETY: ends this thread alone.
+                unsafe { syscall(60, 0) };
+                1
+            })?;
             "ok".to_owned()
         }
         // The same, open in a thread that shares its descriptors with no other, of a process that nobody like it may look at.
@@ -202,6 +204,23 @@ fn answer(request: &str) -> Result<String, String> {
         ["exit", status] => std::process::exit(status.parse().unwrap_or(1)),
         _ => return Err(format!("unknown request {request}")),
     })
+}
+
+/// Maps a file that was removed and writes to all of it, for as long as this process lives.
+fn hide_mapped(path: &str, size: usize) -> Result<(), String> {
+    let file = hidden(path)?;
+    file.set_len(size as u64).map_err(|error| error.to_string())?;
+    // SAFETY: a new region, read and written and shared with the file, which this program then writes to.
+    let bytes = unsafe {
+        let region = mmap(std::ptr::null_mut(), size, 3, 1, file.as_raw_fd(), 0);
+        std::slice::from_raw_parts_mut(region.cast::<u8>(), size)
+    };
+    drop(file);
+    bytes.fill(1);
+    // Written to the disk, so that it has its blocks.
+    // SAFETY: the region is mapped for as long as this program lives.
+    unsafe { msync(bytes.as_mut_ptr().cast(), size, 4) };
+    Ok(())
 }
 
 /// An open file that was removed.
